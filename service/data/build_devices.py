@@ -36,6 +36,7 @@ def rows(source: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "units": units,
                 "clock_hertz": megahertz * 10**6,
                 "dies": extra.get("dies", 1),
+                "mig_slices": extra.get("mig", 0),
                 "laptop": laptop,
                 "unified": group.get("unified", False),
                 "memory_bytes": driver_mib * MIB if driver_mib else gibibytes * GIB,

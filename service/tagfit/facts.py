@@ -29,7 +29,9 @@ def at(value: PerBlock, block: int) -> int:
     return value if isinstance(value, int) else value[block]
 
 
-class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Architecture(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True
+):
     """A model's hyper-parameters.
 
     Fields are GGUF metadata keys without the architecture's prefix and without
@@ -157,7 +159,7 @@ class Vision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Inner width of the projector, where it is neither of its ends (moondream, Llama 4)."""
 
 
-class TensorGroup(msgspec.Struct, frozen=True):
+class TensorGroup(msgspec.Struct, frozen=True, cache_hash=True):
     """Tensors of one name and shape, one in each of the given blocks."""
 
     name: str
@@ -178,7 +180,7 @@ class TensorGroup(msgspec.Struct, frozen=True):
         return len(self.blocks) or 1
 
 
-class StoredTensors(msgspec.Struct, frozen=True):
+class StoredTensors(msgspec.Struct, frozen=True, cache_hash=True):
     """Tensors of one name and shape that are stored in one tensor type."""
 
     group: TensorGroup
@@ -192,7 +194,7 @@ class StoredTensors(msgspec.Struct, frozen=True):
         return self.bytes_each * self.group.count
 
 
-class Weights(msgspec.Struct, frozen=True):
+class Weights(msgspec.Struct, frozen=True, cache_hash=True):
     """Every tensor of a model, in the types of one quantization."""
 
     quantization: str
@@ -209,7 +211,7 @@ class Weights(msgspec.Struct, frozen=True):
         return 8 * self.tensor_bytes / self.parameters
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+class Runtime(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """How the runner loads a model; every field is final, defaults filled in."""
 
     context_length: int
@@ -222,9 +224,11 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     kv_unified: bool = False
     offloaded_layers: int | None = None
     """llama.cpp's -ngl; None: what --fit chooses."""
+    embedding: bool = False
+    """llama-server runs with --embedding and asks for the output of every token."""
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """One GPU."""
 
     name: str
@@ -242,9 +246,12 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
 
     gpus: tuple[Device, ...] = ()
     memory_bytes: int = 0
+    """Of the host; 0 is not known."""
     free_memory_bytes: int = 0
     bandwidth_bytes_per_second: int | None = None
-    """Of the host's memory."""
+    """Of the host's memory, measured or given."""
+    cpu: str | None = None
+    """The processor's name, or words for its memory: DDR5-5600."""
     cores: int = 1
     unified_memory: bool = False
     disk_free_bytes: int | None = None

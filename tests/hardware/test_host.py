@@ -46,3 +46,17 @@ def test_another_proc_is_read_only_for_the_call(tree: Tree) -> None:
 def test_no_proc_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="meminfo"):
         read_memory(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal:\n", "nonsense", "MemTotal: 0 kB\n"])
+def test_a_proc_that_tells_no_memory_is_an_error(tree: Tree, text: str) -> None:
+    """Never a machine with 0 bytes."""
+    with pytest.raises(OSError, match="memory"):
+        read_memory(tree({"proc/meminfo": text}))
+
+
+def test_a_kernel_that_tells_little_is_enough(tree: Tree) -> None:
+    """As in a sandbox; psutil would warn."""
+    memory = read_memory(tree({"proc/meminfo": "MemTotal: 1024 kB\nMemFree: 512 kB\n"}))
+
+    assert memory.total_bytes == 1024 * KIB

@@ -194,6 +194,7 @@ async def test_without_sys_and_proc_all_is_unknown_and_said(tmp_path: Path) -> N
         "amd": "unavailable",
         "intel": "unavailable",
         "apple": "unavailable",
+        "ollama": "disabled",
         "memory": "error",
         "cpu": "ok",
         "cgroup": "ok",
@@ -268,6 +269,20 @@ def test_limits_beyond_the_machine_bound_nothing() -> None:
 
     assert (hardware.memory_bytes, hardware.free_memory_bytes) == (32 * GIB, 24 * GIB)
     assert hardware.cores == 8
+
+
+@pytest.mark.parametrize("impossible", [0, 4096, 2**63])
+def test_an_impossible_size_is_not_believed(impossible: int) -> None:
+    limits = Limits(memory_bytes=impossible, free_memory_bytes=impossible)
+    gpu = Gpu(name="card", vendor="amd", backend="rocm", index=0, memory_bytes=impossible)
+
+    limited = put_together(limits=limits).hardware
+    unknown = put_together(limits=limits, memory=None, reports={"amd": report(gpu)})
+
+    assert limited.memory_bytes == 32 * GIB
+    assert (unknown.hardware.memory_bytes, unknown.hardware.free_memory_bytes) == (0, 0)
+    assert unknown.hardware.gpus == ()
+    assert unknown.gpus[0].excluded == "its driver tells an impossible memory"
 
 
 def test_a_gpu_without_memory_of_its_own_has_the_hosts() -> None:

@@ -11,7 +11,14 @@ from tagfit.hardware.sysfs import parse_list, read_int, read_pairs, read_text
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("42\n", 42), ("0x10de\n", 0x10DE), ("max\n", None), ("-1\n", None), ("", None)],
+    [
+        ("42\n", 42),
+        ("0x10de\n", 0x10DE),
+        ("max", None),
+        ("-1\n", None),
+        ("", None),
+        ("9" * 20, None),
+    ],
 )
 def test_numbers(tmp_path: Path, text: str, value: int | None) -> None:
     (tmp_path / "file").write_text(text)
@@ -41,3 +48,5 @@ def test_lists(text: str, numbers: set[int]) -> None:
 def test_a_broken_list_is_an_error() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         parse_list("a-b")
+    with pytest.raises(ValueError, match="beyond"):
+        parse_list("0-99999999")

@@ -66,7 +66,7 @@ def with_values(values: Values) -> dict[Backend, Efficiency]:
 def use(values: Values) -> None:
     """Let ``speed`` use these numbers."""
     EFFICIENCIES.update(with_values(values))
-    peaks._gpu_peak.cache_clear()
+    peaks.gpu_peak.cache_clear()
 
 
 def log_error(sample: Sample) -> float:

@@ -42,6 +42,7 @@ ROOT = Path(__file__).parents[2]
         ("AMD Radeon RX 7900 XTX (RADV NAVI31)", "AMD Radeon RX 7900 XTX", 24, 960),
         ("AMD Ryzen AI Max+ 395 w/ Radeon 8060S", "AMD Radeon 8060S", 64, 256),
         ("Intel(R) Arc(TM) B580 Graphics", "Intel Arc B580", 12, 456),
+        ("DGX Spark", "NVIDIA GB10", 120, 273),
         ("GA106 [GeForce RTX 3060 Lite Hash Rate] (rev a1)", "NVIDIA GeForce RTX 3060", 12, 360),
     ],
 )
@@ -65,8 +66,89 @@ def test_what_is_not_in_the_table_is_unknown_not_the_nearest(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "gibibytes", "gigabytes_per_second", "units"),
+    [
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", 19.5, 777.5, 40),
+        ("NVIDIA A100-SXM4-40GB MIG 7g.40gb", 39, 1555, 108),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 8.6, 254.875, 13),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.20gb+me", 18.2, 509.75, 13),
+        ("NVIDIA A100-SXM4-80GB MIG 1c.3g.40gb", 39, 1019.5, 13),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 8.56, 419, 16),
+        ("NVIDIA H200 MIG 3g.71gb", 68.45, 2400, 49),
+        ("NVIDIA A30 MIG 2g.12gb", 11.7, 466.5, 28),
+        ("A100 MIG 3g.40gb", 39, 967.5, 40),
+    ],
+)
+def test_a_mig_instance_is_the_share_of_its_gpu(
+    name: str, gibibytes: float, gigabytes_per_second: float, units: int
+) -> None:
+    """Memory by eighths, compute by slices; what is usable never more than the driver lists."""
+    found = lookup(name)
+
+    assert found is not None
+    assert found.memory_bytes / GIB == pytest.approx(gibibytes, abs=0.01)
+    assert found.bandwidth_bytes_per_second == gigabytes_per_second * 1e9
+    assert found.units == units
+    assert lookup(found.name, found.memory_bytes) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "listed_gibibytes"),
+    [
+        # nvidia-smi mig -lgip
+        ("A100-SXM4-40GB MIG 1g.5gb", 4.75),
+        ("A100-SXM4-40GB MIG 2g.10gb", 9.75),
+        ("A100-SXM4-40GB MIG 3g.20gb", 19.62),
+        ("A100-SXM4-40GB MIG 7g.40gb", 39.5),
+        ("H100 80GB HBM3 MIG 1g.10gb", 9.75),
+        ("H100 80GB HBM3 MIG 1g.20gb", 19.62),
+        ("H100 80GB HBM3 MIG 4g.40gb", 39.5),
+        ("H100 80GB HBM3 MIG 7g.80gb", 79.25),
+        ("H200 MIG 1g.18gb", 16),
+        ("H200 MIG 2g.35gb", 32.25),
+        ("H200 MIG 3g.71gb", 69.5),
+        ("B200 MIG 1g.23gb", 20.5),
+        ("B200 MIG 2g.45gb", 44.25),
+        ("GB200 MIG 1g.24gb", 20),
+        ("GB200 MIG 2g.47gb", 45.5),
+    ],
+)
+def test_an_instance_is_never_promised_more_than_the_driver_lists(
+    name: str, listed_gibibytes: float
+) -> None:
+    found = lookup(name)
+
+    assert found is not None
+    assert 0.85 * listed_gibibytes < found.memory_bytes / GIB <= listed_gibibytes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RTX 3060 MIG 1g.5gb",
+        "NVIDIA A100-SXM4-40GB MIG 3g.5000gb",
+        "NVIDIA A100-SXM4-40GB MIG 9g.40gb",
+        "NVIDIA A100-SXM4-40GB MIG 4c.3g.20gb",
+        "NVIDIA A30 MIG 7g.24gb",
+        "NVIDIA A100-SXM4-40GB MIG",
+        "MIG 3g.20gb",
+    ],
+)
+def test_an_instance_that_no_gpu_has_is_unknown(name: str) -> None:
+    assert lookup(name) is None
+
+
+@pytest.mark.parametrize(
     ("name", "count"),
-    [("2x RTX 3090", 2), ("4× L40S", 4), ("RTX 3090 x2", 2), ("Dual RTX 3090", 2), ("L4", 1)],  # noqa: RUF001
+    [
+        ("2x RTX 3090", 2),
+        ("4× L40S", 4),  # noqa: RUF001
+        ("RTX 3090 x2", 2),
+        ("Dual RTX 3090", 2),
+        ("2 RTX 3090", 2),
+        ("12 GB RTX 3060", 1),
+        ("L4", 1),
+    ],
 )
 def test_a_count_before_or_after_the_name_is_read(name: str, count: int) -> None:
     found, device = parse_device(name)
@@ -79,6 +161,23 @@ def test_other_variants_of_a_name_are_told() -> None:
 
     assert found is not None
     assert found.variants == ("NVIDIA GeForce RTX 3060 8 GB",)
+
+
+@pytest.mark.parametrize(
+    ("name", "variants"),
+    [
+        ("RTX 3060 12GB", ()),
+        ("M3 Max 64GB", ()),
+        ("M2 Ultra 64GB", ("Apple M2 Ultra (76-core GPU) 64 GB",)),
+    ],
+)
+def test_a_size_in_the_name_leaves_out_variants_of_others(
+    name: str, variants: tuple[str, ...]
+) -> None:
+    found = lookup(name)
+
+    assert found is not None
+    assert found.variants == variants
 
 
 def test_the_memory_that_a_driver_reports_picks_the_variant() -> None:

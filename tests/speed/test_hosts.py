@@ -29,5 +29,16 @@ def test_channels_times_eight_bytes_times_transfers(text: str, gigabytes_per_sec
     assert found.bandwidth_bytes_per_second == pytest.approx(gigabytes_per_second * 1e9)
 
 
-def test_an_unknown_processor_is_unknown() -> None:
-    assert host_memory("a processor") is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a processor",
+        "",
+        "0 channels DDR4-3200",
+        "DDR4-99999",
+        "99 channels of DDR5-5600",
+        "DDR5-000",
+    ],
+)
+def test_an_unknown_processor_or_an_impossible_memory_is_unknown(text: str) -> None:
+    assert host_memory(text) is None

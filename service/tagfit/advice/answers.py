@@ -135,9 +135,11 @@ class HardwareAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The machine that was answered for, in the fields that a request has."""
 
     gpus: tuple[GpuAnswer, ...]
-    memory: int
-    free_memory: int
+    memory: int | None
+    """null, as free_memory: not known."""
+    free_memory: int | None
     bandwidth: int | None
+    cpu: str | None
     cores: int
     unified_memory: bool
     disk_free: int | None
@@ -230,9 +232,10 @@ def answer_hardware(hardware: Hardware) -> HardwareAnswer:
             )
             for gpu in hardware.gpus
         ),
-        memory=hardware.memory_bytes,
-        free_memory=hardware.free_memory_bytes,
+        memory=hardware.memory_bytes or None,
+        free_memory=hardware.free_memory_bytes if hardware.memory_bytes else None,
         bandwidth=hardware.bandwidth_bytes_per_second,
+        cpu=hardware.cpu,
         cores=hardware.cores,
         unified_memory=hardware.unified_memory,
         disk_free=hardware.disk_free_bytes,

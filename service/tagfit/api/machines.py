@@ -7,19 +7,20 @@ import re
 from msgspec.structs import replace
 
 from tagfit.advice.machine import Machine, PostedHardware, read_machine
+from tagfit.api.hardware import answer_probed, as_posted
 from tagfit.api.requests import HardwareParameters, posted_hardware
 from tagfit.hardware.probe import Prober
 from tagfit.problems import InvalidRequest
 
-_PARAMETER = {"name": "gpu", "memory": "vram"}
+_PARAMETERS = {"name": "gpu", "memory": "vram"}
 """Query parameters by the field of a GPU that they fill."""
 
 
 async def machine_of(posted: PostedHardware | None, prober: Prober) -> Machine:
-    """The posted machine, or this one, probed. Raises InvalidRequest."""
-    if posted is not None:
-        return read_machine(posted)
-    return Machine((await prober.probe()).hardware)
+    """The posted machine, or this one as GET /hardware answers it. Raises InvalidRequest."""
+    if posted is None:
+        posted = as_posted(answer_probed(await prober.probe()))
+    return read_machine(posted)
 
 
 async def machine_of_query(query: HardwareParameters, prober: Prober) -> Machine:
@@ -35,4 +36,9 @@ async def machine_of_query(query: HardwareParameters, prober: Prober) -> Machine
 
 
 def _in_parameters(text: str) -> str:
-    return re.sub(r"hardware\.gpus\[\d+\]\.(name|memory)", lambda match: _PARAMETER[match[1]], text)
+    text = re.sub(r"hardware\.gpus\[\d+\]\.(name|memory)", lambda m: _PARAMETERS[m[1]], text)
+    return (
+        text.replace("hardware.gpus", "gpu")
+        .replace("hardware.memory", "ram")
+        .replace("hardware.cpu", "cpu")
+    )

@@ -72,6 +72,15 @@ def probe(root: Path, environment: Mapping[str, str]) -> GpuReport:
     )
 
 
+def default_gtt_bytes(memory_bytes: int) -> int:
+    """What an APU may use of the machine's memory, where ttm.pages_limit is not set: half of it.
+
+    https://github.com/torvalds/linux/blob/master/drivers/gpu/drm/ttm/ttm_device.c,
+    https://rocm.docs.amd.com/en/latest/how-to/system-optimization/strixhalo.html
+    """
+    return memory_bytes // 2
+
+
 class _Node(msgspec.Struct, frozen=True):
     """A GPU in /sys/class/kfd/kfd/topology/nodes."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tagfit.hardware.cgroup import Limits
+from tagfit.hardware.daemon import DaemonState
 from tagfit.hardware.gpu import Gpu
 from tagfit.hardware.probed import Probed
 from tagfit.units import format_bytes
@@ -19,7 +22,8 @@ def describe(probed: Probed) -> str:
         ("limit", _limit(probed.limits)),
         ("disk", _disk(probed)),
         ("driver", _driver(probed)),
-        *(("Ollama", f"{name}={value}") for name, value in hardware.environment.items()),
+        *_daemon(probed.daemon),
+        *(("setting", f"{name}={value}") for name, value in hardware.environment.items()),
         *(
             (name, f"{status.status}: {status.detail}")
             for name, status in probed.probe.items()
@@ -67,6 +71,17 @@ def _disk(probed: Probed) -> str | None:
     if free is None:
         return probed.disk.reason
     return f"{format_bytes(free)} free for {probed.disk.models_directory}"
+
+
+def _daemon(daemon: DaemonState | None) -> Iterator[tuple[str, str]]:
+    if daemon is None:
+        return
+    yield "Ollama", daemon.version or "of unknown version"
+    for model in daemon.loaded:
+        memory, gpu = format_bytes(model.memory_bytes), format_bytes(model.gpu_memory_bytes)
+        yield "loaded", f"{model.model}, {memory}, {gpu} of it on GPUs"
+    for name in daemon.installed:
+        yield "installed", name
 
 
 def _driver(probed: Probed) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ class Memory(msgspec.Struct, frozen=True):
 
 def read_memory(root: Path) -> Memory:
     """Memory by the proc file system below root; raises OSError where it cannot be read."""
-    memory = psutil.virtual_memory() if root == Path("/") else _below(root)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of parts that nobody reads here
+            memory = psutil.virtual_memory() if root == Path("/") else _below(root)
+    except (KeyError, ValueError, IndexError) as error:
+        raise OSError("/proc/meminfo does not tell the memory's size") from error
+    if not memory.total:
+        raise OSError("the system tells a memory of 0 bytes")
     return Memory(memory.total, memory.available)
 
 

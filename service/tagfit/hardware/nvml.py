@@ -148,9 +148,10 @@ def _mig_instances(handle: Any, whole: Gpu) -> list[Gpu]:
 
 def _mig_instance(handle: Any, whole: Gpu) -> Gpu:
     memory = _memory(handle)
-    # An instance has its own share of the memory's channels; its share of the bytes is next to it.
+    # Memory comes in eighths, each with its share of the channels; what an instance may use is a
+    # little less (https://docs.nvidia.com/datacenter/tesla/mig-user-guide/concepts.html).
     bandwidth, total = whole.bandwidth_bytes_per_second or 0, whole.memory_bytes
-    share = memory.get("memory_bytes", 0)
+    eighths = max(1, round(8 * memory.get("memory_bytes", 0) / total)) if total else 0
     return Gpu(
         name=_text(_ask(pynvml.nvmlDeviceGetName, handle)) or f"{whole.name} MIG",
         vendor="nvidia",
@@ -161,7 +162,7 @@ def _mig_instance(handle: Any, whole: Gpu) -> Gpu:
         pci_bus_id=whole.pci_bus_id,
         pci_id=whole.pci_id,
         compute_capability=whole.compute_capability,
-        bandwidth_bytes_per_second=bandwidth * share // total or None if total else None,
+        bandwidth_bytes_per_second=bandwidth * eighths // 8 or None,
         **memory,
     )
 

@@ -36,7 +36,7 @@ RELEVANT = frozenset(
 """Variables that decide what fits (envconfig/config.go); others may be secrets."""
 RELEVANT_PREFIX = "LLAMA_ARG_"
 INTEGRATED_ROCM = frozenset({"gfx1151"})
-"""discover/runner.go:29"""
+"""Integrated GPUs that are used without OLLAMA_IGPU_ENABLE (discover/runner.go:29)."""
 
 
 def relevant_variables(environment: Mapping[str, str]) -> dict[str, str]:

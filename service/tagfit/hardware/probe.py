@@ -10,7 +10,7 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from tagfit.hardware import amd, apple, bandwidth, intel, nvidia
 from tagfit.hardware.cgroup import Limits, read_limits
 from tagfit.hardware.cpu import Cpu, read_cpu
+from tagfit.hardware.daemon import DaemonReport
 from tagfit.hardware.describe import describe
 from tagfit.hardware.disk import Disk, read_disk
 from tagfit.hardware.gpu import GpuReport, ProbeStatus
@@ -56,12 +57,14 @@ class Prober:
         ollama_memory_limit: int | None = None,
         models_directory: str | None = None,
         measure_bandwidth: bool = True,
+        ask_daemon: Callable[[], DaemonReport] | None = None,
     ) -> None:
         """Keep the settings; nothing is probed yet.
 
         The environment is the one that the drivers and Ollama see. Below root lie /proc, /sys and
         the rest. A memory limit that is given, in bytes, is that of Ollama's own container beside
-        this one: then this process's control groups say nothing of Ollama.
+        this one: then this process's control groups say nothing of Ollama. What asks the daemon
+        may block.
         """
         self._environment = dict(environment)
         self._timeout_seconds = timeout_seconds
@@ -80,6 +83,7 @@ class Prober:
         self._cpu = Watched(partial(_read_cpu, root, timeout_seconds))
         self._limits = Watched(partial(read_limits, root))
         self._disk = Watched(partial(read_disk, root, models_directory, self._environment))
+        self._daemon = Watched(ask_daemon or _no_daemon)
         self._task: asyncio.Task[Probed] | None = None
         self._probed: Probed | None = None
         self._probed_at = -math.inf
@@ -99,8 +103,11 @@ class Prober:
         return await asyncio.shield(self._task)
 
     async def _probe(self, *, retry: bool) -> Probed:
-        reports, host, disk = await asyncio.gather(
-            self._ask_gpus(retry), self._ask_host(retry), self._ask(self._disk, retry)
+        reports, host, disk, daemon = await asyncio.gather(
+            self._ask_gpus(retry),
+            self._ask_host(retry),
+            self._ask(self._disk, retry),
+            self._ask(self._daemon, retry),
         )
         memory, cpu, limits, speed = host
         probed = assemble(
@@ -109,11 +116,13 @@ class Prober:
             cpu=cpu.value or Cpu(),
             limits=self._limits_of_ollama(limits.value or Limits()),
             disk=disk.value or Disk(),
+            daemon=daemon.value.daemon if daemon.value else None,
             bandwidth_bytes_per_second=speed.value,
             environment=self._environment,
         )
         statuses = {
-            **{name: answer.status for name, answer in reports.items()},
+            **{name: _own_status(answer) for name, answer in reports.items()},
+            "ollama": _own_status(daemon),
             "memory": memory.status,
             "cpu": cpu.status,
             "cgroup": limits.status,
@@ -128,13 +137,7 @@ class Prober:
         answers = await asyncio.gather(
             *(self._ask(watched, retry) for watched in self._gpus.values())
         )
-        named = zip(self._gpus, answers, strict=True)
-        return {
-            name: Answer(answer.value, answer.value.status)
-            if answer.value is not None and answer.status.status == "ok"
-            else answer
-            for name, answer in named
-        }
+        return dict(zip(self._gpus, answers, strict=True))
 
     async def _ask_host(
         self, retry: bool
@@ -152,7 +155,7 @@ class Prober:
         if not self._measures:
             return Answer(None, ProbeStatus("disabled", "measuring is turned off"))
         if self._bandwidth is None:
-            cores = cpu.value.performance_cores if cpu.value else 1
+            cores = cpu.value.performance_cores if cpu.value else 0
             reason = _why_not_measure(memory.value, limits.value, cores)
             if reason:
                 return Answer(None, ProbeStatus("unavailable", reason))
@@ -182,11 +185,24 @@ class Prober:
             return Answer(None, ProbeStatus("error", f"{type(error).__name__}: {error}"))
 
 
+def _own_status(answer: Answer[GpuReport] | Answer[DaemonReport]) -> ProbeStatus:
+    """What the probe itself says of how it went, where it answered in time."""
+    if answer.value is None or answer.status.status != "ok":
+        return answer.status
+    return answer.value.status
+
+
+def _no_daemon() -> DaemonReport:
+    return DaemonReport(ProbeStatus("disabled", "no daemon is asked"))
+
+
 def _why_not_measure(memory: Memory | None, limits: Limits | None, cores: int) -> str | None:
     """Why measuring the bandwidth would do harm or give nonsense."""
-    if limits is not None and limits.cpus is not None and limits.cpus < cores:
+    if memory is None or limits is None or not cores:
+        return "memory, its limits or the cores are not known"
+    if limits.cpus is not None and limits.cpus < cores:
         return f"{limits.cpus:g} CPUs of {cores} cores are too few to measure it"
-    if memory is None or limited(memory, limits or Limits())[1] < bandwidth.LEAST_FREE_BYTES:
+    if limited(memory, limits)[1] < bandwidth.LEAST_FREE_BYTES:
         return "too little free memory to measure it"
     return None
 

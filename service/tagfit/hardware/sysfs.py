@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MOST_NUMBERS = 2**16
+"""Beyond any list of processors."""
+
 
 def read_text(path: Path) -> str | None:
     """Content without white space at its ends; None if it cannot be read or is no text."""
@@ -14,12 +17,12 @@ def read_text(path: Path) -> str | None:
 
 
 def read_int(path: Path) -> int | None:
-    """A decimal or 0x number that is not negative; None if there is none."""
+    """A decimal or 0x number of 64 bits that is not negative; None if there is none."""
     try:
         number = int(read_text(path) or "", 0)
     except ValueError:
         return None
-    return number if number >= 0 else None
+    return number if 0 <= number < 2**64 else None
 
 
 def read_pairs(path: Path) -> dict[str, int]:
@@ -27,7 +30,7 @@ def read_pairs(path: Path) -> dict[str, int]:
     pairs = {}
     for line in (read_text(path) or "").splitlines():
         name, _, number = line.partition(" ")
-        if number.strip().isdecimal():
+        if number.strip().isdecimal() and int(number) < 2**64:
             pairs[name] = int(number)
     return pairs
 
@@ -37,5 +40,7 @@ def parse_list(text: str) -> frozenset[int]:
     numbers: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
+        if int(last or first) >= MOST_NUMBERS:
+            raise ValueError(f"{part} is beyond {MOST_NUMBERS}")
         numbers.update(range(int(first), int(last or first) + 1))
     return frozenset(numbers)

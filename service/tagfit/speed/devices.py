@@ -3,6 +3,7 @@
 ``devices.json`` is built by ``service/data/build_devices.py``, each row with its source.
 A name is matched word by word, so that what is not in the table is unknown, never the nearest:
 ``4060 laptop`` is not ``4060``, and an ``RTX 6000`` of unsaid generation is none of the three.
+A MIG instance (``A100-SXM4-40GB MIG 3g.20gb``) is the share of its GPU that its profile says.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from tagfit.facts import Backend
 
 GIB = 2**30
 
+MIG_USABLE = {1: 0.86, 2: 0.91, 4: 0.975, 8: 0.975}
+"""Of so many eighths of a GPU's memory, the share that an instance has for programs: the least
+that ``nvidia-smi mig -lgip`` lists for A100, H100, H200, B200 and GB200.
+https://github.com/NVIDIA/mig-parted/issues/120, https://github.com/NVIDIA/gpu-operator/pull/1351,
+https://github.com/NVIDIA/gpu-operator/pull/1303"""
+
 
 class KnownDevice(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU as its vendor describes it."""
@@ -30,13 +37,15 @@ class KnownDevice(msgspec.Struct, frozen=True, kw_only=True):
     backend: Backend
     """The one that Ollama's builds run it with."""
     compute_capability: str | None
-    """NVIDIA's: 8.9."""
+    """NVIDIA's: 8.9; of AMD's only the target that Ollama treats in its own way: gfx1151."""
     units: int
     """SM, CU, Xe cores or GPU cores."""
     clock_hertz: int
     """Boost clock."""
     dies: int
     """Chips that share the work."""
+    mig_slices: int
+    """Instances that it can be split into; 0: none."""
     laptop: bool
     unified: bool
     """It uses the host's memory."""
@@ -74,6 +83,9 @@ def lookup(name: str, memory_bytes: int | None = None) -> KnownDevice | None:
 def parse_device(name: str, memory_bytes: int | None = None) -> tuple[int, KnownDevice | None]:
     """How many, and of what: ``2x RTX 3090`` is (2, the RTX 3090)."""
     count, text = _split_count(name)
+    if profile := _MIG.search(text):
+        whole = text[: profile.start()] + " " + text[profile.end() :]
+        return count, _mig_instance(whole, profile)
     for reading in _readings(text):
         found = _match(_parse(reading), memory_bytes)
         if found is not None:
@@ -111,7 +123,9 @@ class _Key(NamedTuple):
 
 _TIMES = "[x*\N{MULTIPLICATION SIGN}]"
 _COUNT = re.compile(
-    rf"^\s*(\d{{1,2}})\s*{_TIMES}\s+|^\s*(\d{{1,2}}){_TIMES}\s*(?=\D)", re.IGNORECASE
+    rf"^\s*(?:(\d{{1,2}})\s*{_TIMES}\s+|(\d{{1,2}}){_TIMES}\s*(?=\D)"
+    r"|(\d{1,2})\s+(?!gi?b\b)(?=[a-z]))",
+    re.IGNORECASE,
 )
 _COUNT_AFTER = re.compile(rf"\s+{_TIMES}\s*(\d{{1,2}})\s*$", re.IGNORECASE)
 _DUAL = re.compile(r"^\s*dual\s+", re.IGNORECASE)
@@ -139,10 +153,46 @@ _FILLERS = frozenset(
 """Say nothing about which part it is."""
 
 
+_MIG = re.compile(r"(?:\bMIG[\s-]*)?\b((?:(\d)c\.)?(\d)g\.(\d+)gb(?:\+[a-z.]+)?)", re.IGNORECASE)
+"""``MIG 3g.20gb``: slices of compute (``1c.3g``: one of three) and memory.
+https://docs.nvidia.com/datacenter/tesla/mig-user-guide/concepts.html"""
+
+
+def _mig_instance(whole: str, profile: re.Match[str]) -> KnownDevice | None:
+    """Memory and its channels are split in eighths, compute in as many parts as instances."""
+    compute, slices, gigabytes = (
+        int(text) for text in (profile[2] or profile[3], *profile.groups()[2:])
+    )
+    if not 0 < compute <= slices:
+        return None
+    # A size that is not said follows from the profile: 3g and 4g have half of the memory.
+    eighths = {1: 1, 2: 2, 3: 4, 4: 4, 7: 8}.get(slices, 8)
+    query = _parse(whole)
+    gpu = _match(query, None if query.gibibytes else gigabytes * GIB * 8 // eighths)
+    if gpu is None or slices > gpu.mig_slices:
+        return None
+    eighths = round(8 * gigabytes * GIB / max(gpu.memory_choices))
+    if eighths not in MIG_USABLE:
+        return None
+    # Seven instances leave some of the GPU out: an H100 has 132 SMs, 1g 16 and 4g 64 of them.
+    parts = 8 if compute < gpu.mig_slices == 7 else gpu.mig_slices
+    return msgspec.structs.replace(
+        gpu,
+        name=f"{gpu.name} MIG {profile[1].lower()}",
+        mig_slices=0,
+        units=gpu.units * compute // parts,
+        memory_bytes=round(gpu.memory_bytes * eighths / 8 * MIG_USABLE[eighths]),
+        memory_choices=(gigabytes * GIB,),
+        bandwidth_bytes_per_second=gpu.bandwidth_bytes_per_second * eighths // 8,
+        compute_flops=gpu.compute_flops * compute // parts,
+        variants=(),
+    )
+
+
 def _split_count(name: str) -> tuple[int, str]:
     before = _COUNT.match(name)
     if before:
-        return int(before[1] or before[2]), name[before.end() :]
+        return int(before[before.lastindex or 0]), name[before.end() :]
     after = _COUNT_AFTER.search(name)
     if after:
         return int(after[1]), name[: after.start()]
@@ -180,8 +230,8 @@ def _parse(text: str) -> _Query:
 def _keys() -> tuple[_Key, ...]:
     keys = []
     for device in known_devices():
-        brand = device.name.split(" ")[:2]
-        for alias in (device.name, *(f"{' '.join(brand)} {alias}" for alias in device.aliases)):
+        brand = " ".join(w for w in device.name.split(" ")[:2] if w.lower() in _BRAND_WORDS)
+        for alias in (device.name, *(f"{brand} {alias}" for alias in device.aliases)):
             query = _parse(alias)
             keys.append(
                 _Key(query.words - _BRAND_WORDS, query.words, query.gibibytes, device),
@@ -197,27 +247,33 @@ def _match(query: _Query, memory_bytes: int | None) -> KnownDevice | None:
     ]
     if query.cores:
         found = [key for key in found if key.device.units in query.cores]
-    everything = list(dict.fromkeys(key.device for key in found))
     if query.gibibytes is not None:
         found = [key for key in found if _sold_with(key, query.gibibytes)]
+    meant = list(dict.fromkeys(key.device for key in found))
     if not found:
         return None
     key = found[0]
     if memory_bytes is not None:
         key = min(found, key=lambda key: _distance(key.device, memory_bytes))
-    memory = _memory(key, query.gibibytes if memory_bytes is None else memory_bytes / GIB)
+    size = query.gibibytes if memory_bytes is None else memory_bytes / GIB
+    memory = _memory(key, size)
     return msgspec.structs.replace(
-        key.device, memory_bytes=memory, variants=_variants(key.device, memory, everything)
+        key.device, memory_bytes=memory, variants=_variants(key.device, memory, meant, size)
     )
 
 
-def _variants(chosen: KnownDevice, memory: int, meant: list[KnownDevice]) -> tuple[str, ...]:
+def _variants(
+    chosen: KnownDevice, memory: int, meant: list[KnownDevice], gibibytes: float | None
+) -> tuple[str, ...]:
+    """The other parts that could be meant, of the size that was said if one was."""
     texts = []
     for device in meant:
         for choice in device.memory_choices:
             if device == chosen and choice == (
                 memory if len(chosen.memory_choices) > 1 else choice
             ):
+                continue
+            if gibibytes is not None and choice != gibibytes * GIB:
                 continue
             named = device.name if f"{choice // GIB}GB" in device.name else ""
             cores = f" ({device.units}-core GPU)" if device.vendor == "apple" else ""

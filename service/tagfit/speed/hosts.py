@@ -17,6 +17,9 @@ CHANNEL_BYTES = 8
 """A channel is 64 bits wide, also where DDR5 and LPDDR split it in two or four."""
 USUAL_CHANNELS = 2
 """Of a desktop or laptop, where they are not said."""
+MOST_CHANNELS = 32
+MOST_MEGATRANSFERS = 20_000
+"""Beyond these (two of the largest servers' sockets, twice LPDDR5X) it is a slip of the pen."""
 
 
 class HostMemory(msgspec.Struct, frozen=True):
@@ -55,6 +58,8 @@ def _by_speed(text: str) -> HostMemory | None:
         return None
     rest = text[: speed.start()] + text[speed.end() :]
     channels = _channels(rest)
+    if not 0 < channels <= MOST_CHANNELS or not 0 < int(speed[3]) <= MOST_MEGATRANSFERS:
+        return None
     kind = f"{'LP' if speed[1] else ''}DDR{speed[2]}-{speed[3]}"
     return HostMemory(
         f"{channels:g} channels of {kind}",
