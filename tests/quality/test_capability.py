@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tagfit.catalog.library import load
-from tagfit.quality.capability import UseCase, capability, prior
+from tagfit.quality.capability import UseCase, capability, checkpoint, prior, thinking
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "service" / "data" / "sources"
@@ -41,6 +41,12 @@ def score(name: str, use: UseCase) -> float:
         ("agent", "qwen3/8b/", "llama3.2/3b/instruct"),
         ("embedding", "qwen3-embedding/8b/", "all-minilm/22m/l6-v2"),
         ("vision", "gemma3/27b/it", "gemma3/4b/it"),
+        ("chat", "qwen3.5/9b/", "qwen3.5/4b/"),
+        ("chat", "qwen3.5/2b/", "minicpm-v4.6//"),
+        ("code", "qwen3.6/35b/a3b", "gemma4/26b/a4b-it"),
+        ("agent", "qwen3.5/9b/", "gemma4/e4b/it"),
+        ("autocomplete", "qwen2.5-coder/1.5b/base", "granite4/7b/a1b-h"),
+        ("vision", "qwen3.5/4b/", "gemma4/e4b/it"),
     ],
 )
 def test_the_order_is_the_one_that_those_who_know_would_give(
@@ -86,12 +92,70 @@ def test_rows_name_checkpoints_of_the_library() -> None:
     assert len(named - known) <= 0.05 * len(named), sorted(named - known)
 
 
-def test_what_nobody_published_is_none_and_the_prior_says_so() -> None:
+def test_what_cannot_serve_a_use_is_not_judged() -> None:
     assert capability("codellama", "7b", "code", "vision") is None
-    guess = prior(7_000_000_000, "2025-01-01", "chat")
+    assert capability("nobody", "7b", "chat", "chat") is None
 
-    assert guess.basis == "prior"
-    assert "no published results" in guess.explanation
+
+def test_what_nobody_published_is_guessed_and_says_so() -> None:
+    of_the_library = capability("mistral-medium-3.5", "128b", "", "chat")
+    of_none = prior(7_000_000_000, "2025-01-01", "chat")
+
+    assert of_the_library is not None
+    for guess in (of_the_library, of_none):
+        assert guess.basis == "prior"
+        assert not guess.points
+        assert "no published results" in guess.explanation
+
+
+@pytest.mark.parametrize("use", USES)
+def test_no_guess_is_among_the_best_of_the_measured(use: UseCase) -> None:
+    judged = [capability(one.family, one.size, one.variant, use) for one in load().models]
+    measured = sorted(one.score for one in judged if one and one.basis == "measured")
+    guessed = [one.score for one in judged if one and one.basis == "prior"]
+
+    assert max(guessed) < measured[-1]
+
+
+def test_forms_of_a_checkpoint_are_as_good_as_it() -> None:
+    """Quantization-aware training and prediction layers make no other model."""
+    assert checkpoint("gemma4", "26b", "a4b-it-qat") == "gemma4/26b/a4b-it"
+    assert checkpoint("qwen3.6", "27b", "mtp") == "qwen3.6/27b/"
+    assert checkpoint("codellama", "7b", "instruct") == "codellama/7b/instruct"
+    assert score("gemma4/26b/a4b-it-qat", "chat") == score("gemma4/26b/a4b-it", "chat")
+    assert score("qwen3.6/27b/mtp", "agent") == score("qwen3.6/27b/", "agent")
+
+
+def test_thinking_lengthens_answers_and_may_be_left() -> None:
+    hybrid = thinking("qwen3.5", "9b", "", ("chat", "thinking"))
+    always = thinking("qwen3", "4b", "thinking-2507", ("chat", "thinking"))
+    never = thinking("qwen3", "4b", "instruct-2507", ("chat",))
+
+    assert hybrid is not None
+    assert hybrid.optional
+    assert hybrid.length > 1
+    assert 0.5 < hybrid.kept_without < 1
+    assert always is not None
+    assert not always.optional
+    assert never is None
+
+
+def test_an_agent_needs_more_than_one_right_answer() -> None:
+    """So a small model that is half as good is less than half as good an agent."""
+    once = thinking("qwen3.5", "9b", "", ("thinking",), "chat")
+    often = thinking("qwen3.5", "9b", "", ("thinking",), "agent")
+
+    assert once is not None
+    assert often is not None
+    assert often.kept_without < once.kept_without
+    assert score("qwen3/0.6b/", "agent") < 0.2 * score("qwen3.6/27b/", "agent")
+
+
+def test_images_are_read_as_well_without_thinking() -> None:
+    found = thinking("qwen3.5", "4b", "", ("vision", "thinking"), "vision")
+
+    assert found is not None
+    assert found.kept_without == 1
 
 
 @pytest.mark.parametrize("use", USES)
