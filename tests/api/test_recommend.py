@@ -152,3 +152,63 @@ async def test_settings_that_no_model_runs_with_are_a_mistake(client: httpx.Asyn
 
     assert answer.status_code == 400
     assert "flash attention" in answer.json()["detail"]
+
+
+EDITOR = [
+    {"use_case": "chat", "context_length": 8192},
+    {"use_case": "autocomplete", "context_length": 4096},
+    {"use_case": "embedding"},
+]
+
+
+async def test_roles_get_a_set_that_fits_together(client: httpx.AsyncClient) -> None:
+    found = await ask(client, roles=EDITOR)
+
+    assert found["together"]["fits"]
+    assert found["together"]["evicted"] == []
+    assert [one["use_case"] for one in found["recommendations"]] == [
+        "chat",
+        "autocomplete",
+        "embedding",
+    ]
+
+
+async def test_a_set_as_plain_text_is_a_tag_a_line(client: httpx.AsyncClient) -> None:
+    body = {"hardware": GPU, "roles": EDITOR}
+    answer = await client.post("/recommend", json={**body, "format": "tag"})
+    found = await client.post("/recommend", json=body)
+
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    tags = [one["tag"] for one in found.json()["recommendations"]]
+    assert answer.text == "".join(f"{tag}\n" for tag in tags)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"roles": EDITOR, "use_case": "code"}, "use_case"),
+        ({"roles": EDITOR, "limit": 3}, "limit"),
+        ({"roles": EDITOR * 2}, "roles"),
+        ({"roles": [{"use_case": "poetry"}]}, "roles[0].use_case"),
+        ({"roles": [{}, {"families": ["nope"]}]}, "roles[1].families[0]"),
+        ({"roles": [{"limit": 3}]}, "roles[0].limit"),
+        ({"roles": [{"kv_cache_type": "q8_0"}, {}]}, "roles[1].kv_cache_type"),
+        ({"licences": ["Apache"]}, "licences[0]"),
+    ],
+)
+async def test_a_wrong_field_of_a_role_is_named(
+    client: httpx.AsyncClient, body: dict[str, Any], field: str
+) -> None:
+    answer = await client.post("/recommend", json={"hardware": GPU, **body})
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == field
+
+
+async def test_the_same_request_gives_the_same_bytes(client: httpx.AsyncClient) -> None:
+    body = {"hardware": GPU, "use_case": "code", "explain": True}
+    first = await client.post("/recommend", json=body)
+    second = await client.post("/recommend", json=body)
+
+    assert first.content == second.content
+    assert first.json()["recommendations"][0]["explanation"]["formula"].startswith("score = ")

@@ -34,6 +34,7 @@ from tagfit.quality.degradation import Degradation, degradation
 from tagfit.sizing import mixtures
 from tagfit.sizing.mixtures import FILE_TYPES, NotQuantizable, file_type, weights
 from tagfit.sizing.placement import max_context_length, place
+from tagfit.sizing.rules import BATCH_TIERS
 from tagfit.sizing.runtime import resolve
 from tagfit.sizing.tensors import as_converted_today
 from tagfit.speed.roofline import speed
@@ -209,8 +210,19 @@ def judge(model: Model, use_case: UseCase) -> Capability:
 
 def estimate(subject: Subject, load: Load, machine: Machine, use_case: UseCase) -> Estimate:
     """Everything about one model on one machine."""
+    return describe(subject, load, machine, use_case, *lay(subject, load, machine.hardware))
+
+
+def describe(
+    subject: Subject,
+    load: Load,
+    machine: Machine,
+    use_case: UseCase,
+    runtime: Runtime,
+    placement: Placement,
+) -> Estimate:
+    """Everything about one model that is laid over a machine."""
     architecture, hardware = subject.model.architecture, machine.hardware
-    runtime, placement = lay(subject, load, hardware)
     return Estimate(
         model=_model(subject),
         runtime=answer_runtime(runtime),
@@ -272,9 +284,13 @@ def longest_context(
     batches = resolve_load(subject, longer, hardware)
     if batches.micro_batch_size == runtime.micro_batch_size:
         return found
-    return search(
+    other = search(
         replace(runtime, batch_size=batches.batch_size, micro_batch_size=batches.micro_batch_size)
     )
+    # a larger batch begins beyond a number of tokens; up to it the runtime's still holds
+    steps = [n for n, batch in BATCH_TIERS if runtime.micro_batch_size < batch]
+    below = min(steps) // runtime.parallel if steps else 0
+    return max(other, below) if below <= found else other
 
 
 def file_bytes(subject: Subject) -> int:

@@ -5,78 +5,49 @@ small and fast enough. What is left is ranked by one number between 0 and 1, the
 
 * ability    how good the checkpoint is at the use (``quality.capability``, or a stated prior)
 * retention  what the quantization leaves of it (``quality.degradation``)
-* pace       1 / (1 + (time / 2 target)²) for a typical job of the use: 0.99 where it is done in a
-             fifth of its target time, 0.8 in just that time, 0.5 in twice
+* pace       how soon a typical job of the use is done (``advice.jobs``)
+* spill      less than 1 for what does not lie wholly on a discrete GPU (``advice.ranking``)
 
-One quantization a checkpoint: its best. The product of the first two bounds the score from
-above, so candidates are laid over the machine from the most able down, until none that is left
-can still enter the list.
+A model that can think is taken in its better mode: with all its ability and a longer answer, or
+without thoughts, a little less able and sooner done.
+
+One quantization a checkpoint, its best, unless more are asked for. Of equal scores an installed
+tag goes first, then names decide.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator
-from heapq import heappop, heappush
-from typing import Annotated
+from collections import Counter
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from tagfit.advice.answers import Estimate, HardwareAnswer, answer_hardware
-from tagfit.advice.estimate import (
-    Load,
-    Subject,
-    degrade,
-    estimate,
-    file_bytes,
-    judge,
-    lay,
-    make_subject,
-    read_quantization,
-)
+from tagfit.advice.candidates import Candidate, Offer, candidates
+from tagfit.advice.estimate import Load, describe, read_quantization
+from tagfit.advice.jobs import JOBS
 from tagfit.advice.machine import Machine
-from tagfit.catalog.library import Catalog, Model, Tag
-from tagfit.facts import Hardware, Placement
+from tagfit.advice.ranking import Excluded, Laid, Limits, Ranked, Search, free_bytes
+from tagfit.catalog.library import Catalog
+from tagfit.facts import Hardware
 from tagfit.problems import InvalidRequest
-from tagfit.quality.capability import Capability, UseCase
-from tagfit.speed.roofline import Speed, speed
+from tagfit.quality.capability import UseCase
+from tagfit.sizing.runtime import default_contexts
 from tagfit.units import Bytes, Tokens, format_bytes
 
-
-class Job(msgspec.Struct, frozen=True):
-    """A typical job of a use: its length, and the time in which a person would want it done.
-
-    The lengths and times are judgements, not measurements: a chat turn is read at some 5 words
-    a second (Brysbaert 2019: 238 words a minute), a completion must come while one still looks.
-    """
-
-    capabilities: frozenset[str]
-    prompt_tokens: int
-    answer_tokens: int
-    seconds: float
-    context_length: int | None = None
-    """The least context that makes sense; None: Ollama's default for the machine."""
+RUNNERS_UP = 3
+"""Of each kind: next in rank, and kept out by a limit."""
+CLOSE = 0.9
+"""A runner-up has at least this share of the last score."""
 
 
-CHAT = frozenset({"chat"})
-JOBS: dict[UseCase, Job] = {
-    "chat": Job(CHAT, 500, 300, 20),
-    "code": Job(CHAT, 2000, 500, 35),
-    "autocomplete": Job(frozenset({"insert"}), 1000, 30, 1),
-    "agent": Job(CHAT | {"tools"}, 8000, 400, 45, context_length=32768),
-    "embedding": Job(frozenset({"embedding"}), 512, 0, 0.5),
-    "vision": Job(CHAT | {"vision"}, 1000, 300, 25),
-}
-SLOWEST = 0.01
-"""Tokens a second below which one rate is as useless as another; rates are rounded to it."""
-
-
-class RecommendRequest(Load, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``/recommend`` is asked of a machine; every field is optional."""
+class Wish(Load, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A use, and what its tag must keep; every field is optional."""
 
     use_case: UseCase = "chat"
-    limit: Annotated[int, Meta(ge=1, le=50, description="recommendations at most")] = 5
     families: Annotated[
         tuple[Annotated[str, Meta(max_length=80)], ...],
         Meta(description="only these: codellama, qwen2.5", max_length=100),
@@ -85,6 +56,10 @@ class RecommendRequest(Load, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[Annotated[str, Meta(max_length=32)], ...],
         Meta(description="only these: Q4_K_M, Q8_0", max_length=100),
     ] = ()
+    licences: Annotated[
+        tuple[Annotated[str, Meta(max_length=80)], ...],
+        Meta(description="only these: Apache-2.0, MIT", max_length=100),
+    ] = ()
     min_generation_tokens_per_second: Annotated[float, Meta(ge=0)] | None = None
     max_download: (
         Annotated[Bytes, Meta(description="bytes as an integer, or with a unit: 10GB")] | None
@@ -92,12 +67,43 @@ class RecommendRequest(Load, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     require_full_gpu: Annotated[bool, Meta(description="only what lies wholly on GPUs")] = False
 
 
+class RecommendRequest(Wish, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``/recommend`` is asked of a machine; every field is optional."""
+
+    limit: Annotated[int, Meta(ge=1, le=50, description="recommendations at most")] = 5
+    quantizations_per_model: Annotated[
+        int, Meta(ge=1, le=50, description="of one checkpoint at most")
+    ] = 1
+    explain: Annotated[bool, Meta(description="with every number behind the scores")] = False
+
+
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """The factors of the score, each between 0 and 1."""
 
     ability: float
+    """In the mode that is reckoned with, where it can think."""
     retention: float
     pace: float
+    spill: float
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Every number behind a score; those of ability and retention are in ``estimate.quality``."""
+
+    formula: str
+    prompt_tokens: int
+    """Of a typical job of the use, as the next two."""
+    answer_tokens: int
+    """With its thoughts."""
+    target_seconds: float
+    seconds: float
+    """Expected for that job on this machine, from an empty context."""
+    read_bytes_per_token: int
+    """Weights that one token uses."""
+    held_bytes: int
+    """Weights that have to lie somewhere."""
+    bound: float
+    """Ability x retention: no machine makes the score higher."""
 
 
 class Pull(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,11 +119,25 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 
     rank: int
     tag: str
+    use_case: UseCase
     score: float
+    """To three digits, and so compared."""
     scores: Scores
     reasons: tuple[str, ...]
+    installed: bool
+    """The daemon has it already; preferred where scores are equal."""
     estimate: Estimate
     pull: Pull
+    explanation: Explanation | UnsetType = UNSET
+
+
+class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A tag that was close, and what kept it out."""
+
+    tag: str
+    score: float | None
+    """null where a limit kept it out, before it had one."""
+    reason: str
 
 
 class NearestMiss(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,10 +153,11 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     """What ``/recommend`` answers."""
 
     recommendations: tuple[Recommendation, ...]
+    runners_up: tuple[RunnerUp, ...]
     considered: int
-    """Tags of the library that were looked at."""
+    """Tags of the library that were in question."""
     excluded: dict[str, int]
-    """Of them, how many each hard limit kept out."""
+    """How many of them each limit kept out, the least able left aside once the list was full."""
     nearest_miss: NearestMiss | None
     hardware: HardwareAnswer
     use_case: UseCase
@@ -145,58 +166,27 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A tag that passed the limits that need no machine."""
-
-    model: Model
-    tag: Tag
-    quantization: str
-    capability: Capability
-    retention: float
-
-    @property
-    def bound(self) -> float:
-        """No placement makes the score higher than this."""
-        return self.capability.score * self.retention
-
-    def subject(self) -> Subject:
-        """The candidate with its tensors."""
-        return make_subject(self.model, self.tag, self.quantization, self.model.mixture)
-
-
-class Ranked(msgspec.Struct, frozen=True):
-    """A candidate that was laid over the machine."""
-
-    candidate: Candidate
-    subject: Subject
-    placement: Placement
-    speed: Speed
-    pace: float
-    exact: bool
-
-    @property
-    def score(self) -> float:
-        """Ability, retention and pace in one number."""
-        return self.candidate.bound * self.pace
-
-
 def recommend(catalog: Catalog, request: RecommendRequest, machine: Machine) -> Recommendations:
     """The best tags for a use on a machine. Raises InvalidRequest."""
-    excluded: Counter[str] = Counter()
-    candidates = sorted(
-        _candidates(catalog, request, excluded), key=lambda c: (-c.bound, c.tag.name)
+    question = narrow(catalog, request)
+    search = search_of(request, load_of(request), machine)
+    found = search.rank(
+        question.able, request.limit, per_model=request.quantizations_per_model, more=RUNNERS_UP
     )
-    considered = len(candidates) + sum(excluded.values())
-    ranked, nearest = _rank(candidates, request, machine.hardware, excluded)
-    load = _load(request)
+    excluded = question.excluded + Counter(one.reason for one in found.kept_out)
+    nearest = None if found.best else search.nearest_miss(found.kept_out)
     return Recommendations(
         recommendations=tuple(
-            _recommendation(rank, found, load, machine, request.use_case)
-            for rank, found in enumerate(ranked, 1)
+            answer(rank, laid, machine, request.use_case, explain=request.explain)
+            for rank, laid in enumerate(found.best, 1)
         ),
-        considered=considered,
+        runners_up=(
+            *_next_in_rank(found),
+            *_kept_out(found, machine.hardware),
+        ),
+        considered=len(question.able) + question.excluded.total(),
         excluded=dict(sorted(excluded.items())),
-        nearest_miss=_nearest_miss(nearest) if nearest and not ranked else None,
+        nearest_miss=_nearest_miss(nearest) if nearest else None,
         hardware=answer_hardware(machine.hardware),
         use_case=request.use_case,
         library_date=catalog.snapshot_date,
@@ -204,195 +194,251 @@ def recommend(catalog: Catalog, request: RecommendRequest, machine: Machine) -> 
     )
 
 
-def _load(request: RecommendRequest) -> Load:
-    fields = {name: getattr(request, name) for name in Load.__struct_fields__}
-    least = JOBS[request.use_case].context_length
+def load_of(wish: Wish) -> Load:
+    """How a use loads what it gets: as asked, with the least context that makes sense for it."""
+    fields = {name: getattr(wish, name) for name in Load.__struct_fields__}
+    least = JOBS[wish.use_case].context_length
     if least and fields["context_length"] is None:
         fields["context_length"] = Tokens(least)
     return Load(**fields)
 
 
-def _candidates(
-    catalog: Catalog, request: RecommendRequest, excluded: Counter[str]
-) -> Iterator[Candidate]:
-    job = JOBS[request.use_case]
-    families = _families(catalog, request.families)
-    quantizations = {
-        read_quantization(text, f"quantizations[{index}]")
-        for index, text in enumerate(request.quantizations)
-    }
-    context = _load(request).context_length or 0
-    excluded.update({"runs only elsewhere (cloud)": len(catalog.others)} if not families else {})
-    for model in catalog.models:
-        if families and model.family not in families:
-            continue
-        reason = _unfit(model, job, context)
-        if reason:
-            excluded[reason] += len(model.tags)
-            continue
-        judged = judge(model, request.use_case)
-        for tag in model.tags:
-            if tag.quantization is None or tag.kind != "gguf":
-                excluded["not made for llama.cpp"] += 1
-            elif quantizations and tag.quantization not in quantizations:
-                excluded["other quantization"] += 1
-            else:
-                kept = degrade(model, tag.quantization).retention
-                found = Candidate(model, tag, tag.quantization, judged, kept)
-                if _too_large(found, request.max_download):
-                    excluded["download too large"] += 1
-                else:
-                    yield found
+def search_of(wish: Wish, load: Load, machine: Machine) -> Search:
+    """The search for a use on a machine."""
+    limits = Limits(wish.require_full_gpu, wish.min_generation_tokens_per_second)
+    return Search(load, JOBS[wish.use_case], machine.hardware, limits, machine.has)
 
 
-def _too_large(candidate: Candidate, most_bytes: int | None) -> bool:
-    return most_bytes is not None and file_bytes(candidate.subject()) > most_bytes
+class Question(NamedTuple):
+    """What passes the limits that need no machine, and what does not."""
+
+    able: tuple[Candidate, ...]
+    """The most able first."""
+    excluded: Counter[str]
+    """How many tags each limit keeps out."""
 
 
-def _families(catalog: Catalog, wanted: tuple[str, ...]) -> set[str]:
-    known = {family.name for family in catalog.families}
-    for index, name in enumerate(wanted):
-        if name.lower() not in known:
-            raise InvalidRequest.field(
-                f"families[{index}]", name, "the library has no such family; GET /models lists them"
-            )
-    return {name.lower() for name in wanted}
-
-
-def _unfit(model: Model, job: Job, context: int) -> str | None:
-    missing = job.capabilities.difference(model.capabilities)
-    if missing:
-        return f"cannot do it ({', '.join(sorted(missing))})"
-    if context > model.context_length:
-        return "context too short"
-    return None
-
-
-def _rank(
-    candidates: list[Candidate],
-    request: RecommendRequest,
-    hardware: Hardware,
-    excluded: Counter[str],
-) -> tuple[list[Ranked], Ranked | None]:
-    """The best of each checkpoint, best first; and what missed by least for want of memory.
-
-    Candidates are first laid roughly. The best of them is then laid exactly and put back where
-    it belongs, until the best is one that was: so few of hundreds need the exact figure.
-    Raises InvalidRequest where no candidate runs with the settings.
-    """
-    load, job = _load(request), JOBS[request.use_case]
-    queue: list[tuple[float, str, Ranked]] = []
-    misses: list[Ranked] = []
-    refused: list[InvalidRequest] = []
-
-    def consider(candidate: Candidate, *, exact: bool) -> None:
-        try:
-            found = _lay(candidate, load, job, hardware, exact=exact)
-        except InvalidRequest as error:  # llama.cpp refuses this model with these settings
-            refused.append(error)
-            excluded[error.errors[0].message] += 1
-            return
-        reason = _refusal(found, request)
-        if reason is None:
-            heappush(queue, (-found.score, candidate.tag.name, found))
-        else:
-            excluded[reason] += 1
-            misses.append(found)
-
-    chosen: dict[int, Ranked] = {}
-    left = deque(candidates)
-    while len(chosen) < request.limit and (left or queue):
-        if left and (not queue or left[0].bound >= -queue[0][0]):
-            candidate = left.popleft()
-            if id(candidate.model) not in chosen:
-                consider(candidate, exact=False)
-            continue
-        found = heappop(queue)[-1]
-        if id(found.candidate.model) in chosen:
-            continue
-        if found.exact:
-            chosen[id(found.candidate.model)] = found
-        else:
-            consider(found.candidate, exact=True)
-    if refused and not (chosen or misses):
-        raise refused[0]
-    return list(chosen.values()), min(misses, key=_lacking, default=None)
-
-
-def _lacking(found: Ranked) -> tuple[int, str]:
-    devices = found.placement.devices
-    lacking = sum(device.total_bytes - device.available_bytes for device in devices)
-    return lacking, found.candidate.tag.name
-
-
-def _lay(candidate: Candidate, load: Load, job: Job, hardware: Hardware, *, exact: bool) -> Ranked:
-    subject = candidate.subject()
-    runtime, placement = lay(subject, load, hardware, exact=exact)
-    rate = speed(
-        candidate.model.architecture,
-        subject.weights,
-        runtime,
-        placement,
-        hardware,
+def narrow(catalog: Catalog, wish: Wish) -> Question:
+    """The tags in question for a use. Raises InvalidRequest."""
+    return _narrowed(
+        catalog,
+        wish.use_case,
+        wish.families,
+        wish.licences,
+        wish.quantizations,
+        wish.max_download,
+        load_of(wish).context_length or 0,
     )
-    seconds = job.prompt_tokens / max(
-        rate.prefill_tokens_per_second.expected, SLOWEST
-    ) + job.answer_tokens / max(rate.generation_tokens_per_second.expected, SLOWEST)
-    pace = 1 / (1 + (seconds / (2 * job.seconds)) ** 2)
-    return Ranked(candidate, subject, placement, rate, pace, exact)
 
 
-def _refusal(found: Ranked, request: RecommendRequest) -> str | None:
-    if found.placement.verdict == "none":
-        return "does not fit"
-    if request.require_full_gpu and found.placement.verdict != "gpu":
-        return "not wholly on the GPU"
-    floor = request.min_generation_tokens_per_second
-    if floor is not None and found.speed.generation_tokens_per_second.expected < floor:
-        return "too slow"
-    return None
+@lru_cache(maxsize=32)
+def _narrowed(
+    catalog: Catalog,
+    use_case: UseCase,
+    families: tuple[str, ...],
+    licences: tuple[str, ...],
+    quantizations: tuple[str, ...],
+    max_download: int | None,
+    context_length: int,
+) -> Question:
+    found = candidates(catalog, use_case)
+    wanted = _known(
+        "families",
+        families,
+        {family.name for family in catalog.families},
+        "the library has no such family; GET /models lists them",
+    )
+    limits = _TagLimits(
+        licences=_known(
+            "licences",
+            licences,
+            {model.licence for model in catalog.models},
+            "no model of the library has this licence",
+        ),
+        context_length=context_length,
+        quantizations={
+            read_quantization(text, f"quantizations[{index}]")
+            for index, text in enumerate(quantizations)
+        },
+        max_download=max_download,
+    )
+    excluded: Counter[str] = Counter()
+    if not wanted:
+        excluded["runs only elsewhere (cloud)"] += len(catalog.others)
+    for family, reasons in found.unable.items():
+        if not wanted or family in wanted:
+            excluded.update(reasons)
+    able = []
+    for candidate in found.able:
+        if wanted and candidate.offer.model.family not in wanted:
+            continue
+        reason = limits.reason(candidate.offer)
+        if reason:
+            excluded[reason] += 1
+        else:
+            able.append(candidate)
+    return Question(tuple(able), excluded)
 
 
-def _recommendation(
-    rank: int, found: Ranked, load: Load, machine: Machine, use_case: UseCase
+class _TagLimits(NamedTuple):
+    licences: set[str]
+    context_length: int
+    quantizations: set[str]
+    max_download: int | None
+
+    def reason(self, offer: Offer) -> str:
+        """What keeps an offer out; empty where nothing does."""
+        if self.licences and offer.model.licence not in self.licences:
+            return "other licence"
+        if self.context_length > offer.model.context_length:
+            return "context too short"
+        if self.quantizations and offer.quantization not in self.quantizations:
+            return "other quantization"
+        if self.max_download is not None and offer.download_bytes > self.max_download:
+            return "download too large"
+        return ""
+
+
+def _known(field: str, wanted: tuple[str, ...], known: set[str], message: str) -> set[str]:
+    """Wanted names as the catalog spells them. Raises InvalidRequest."""
+    spelled = {name.lower(): name for name in known}
+    for index, name in enumerate(wanted):
+        if name.lower() not in spelled:
+            near = get_close_matches(name.lower(), spelled, n=3)
+            hint = f"; did you mean {' or '.join(spelled[one] for one in near)}?" if near else ""
+            raise InvalidRequest.field(f"{field}[{index}]", name, message + hint)
+    return {spelled[name.lower()] for name in wanted}
+
+
+def answer(
+    rank: int, laid: Laid, machine: Machine, use_case: UseCase, *, explain: bool
 ) -> Recommendation:
-    candidate = found.candidate
+    """One tag that serves, and why."""
+    candidate = laid.candidate
+    found = describe(laid.subject, laid.load, machine, use_case, laid.runtime, laid.placement)
     return Recommendation(
         rank=rank,
-        tag=candidate.tag.name,
-        score=round(found.score, 4),
+        tag=candidate.name,
+        use_case=use_case,
+        score=laid.score,
         scores=Scores(
-            ability=round(candidate.capability.score, 4),
+            ability=round(candidate.capability.score * laid.mode.ability_share, 4),
             retention=round(candidate.retention, 4),
-            pace=round(found.pace, 4),
+            pace=round(laid.pace, 4),
+            spill=laid.spill,
         ),
-        reasons=_reasons(found),
-        estimate=estimate(found.subject, load, machine, use_case),
-        pull=Pull(
-            command=f"ollama pull {candidate.tag.name}", request={"model": candidate.tag.name}
-        ),
+        reasons=_reasons(laid, found, machine.hardware),
+        installed=machine.has(candidate.offer.tag),
+        estimate=found,
+        pull=Pull(command=f"ollama pull {candidate.name}", request={"model": candidate.name}),
+        explanation=_explanation(laid, use_case) if explain else UNSET,
     )
 
 
-def _reasons(found: Ranked) -> tuple[str, ...]:
+def _reasons(laid: Laid, found: Estimate, hardware: Hardware) -> tuple[str, ...]:
     rate = found.speed.generation_tokens_per_second
-    stored = found.subject.weights
-    return (
-        found.placement.reason,
-        found.candidate.capability.explanation,
+    stored = laid.subject.weights
+    reasons = [
+        laid.placement.reason,
+        laid.candidate.capability.explanation,
         (
-            f"{stored.quantization} keeps {found.candidate.retention:.1%} of it at"
+            f"{stored.quantization} keeps {found.quality.degradation.retention:.1%} of it at"
             f" {stored.bits_per_weight:.2f} bits a weight"
         ),
-        f"about {rate.expected:.0f} tokens a second ({rate.low:.0f} to {rate.high:.0f})",
+        (
+            f"about {1 / laid.token_seconds:.0f} tokens a second in a typical job;"
+            f" with the context full {rate.expected:.0f} ({rate.low:.0f} to {rate.high:.0f})"
+        ),
+    ]
+    if laid.mode.setting:
+        reasons.append(laid.mode.setting)
+    usual = default_contexts(hardware)[0]
+    if laid.load.context_length is not None and laid.runtime.context_length < usual:
+        reasons.append(
+            f"with a context of {laid.runtime.context_length} (num_ctx); at the {usual} tokens that"
+            " Ollama takes by default on this machine it would not lie wholly on the GPU"
+        )
+    return tuple(reasons)
+
+
+def _explanation(laid: Laid, use_case: UseCase) -> Explanation:
+    job, needs = JOBS[use_case], laid.candidate.offer.needs
+    return Explanation(
+        formula=(
+            "score = ability x retention x pace x spill;"
+            " pace = 1 / (1 + (seconds / (2 target_seconds))^2)"
+        ),
+        prompt_tokens=job.prompt_tokens,
+        answer_tokens=round(job.answer_tokens * laid.mode.answer_share),
+        target_seconds=job.seconds,
+        seconds=round(laid.seconds, 3),
+        read_bytes_per_token=round(sum(size for _, size in needs.read_bytes)),
+        held_bytes=needs.dense_bytes + needs.expert_bytes,
+        bound=round(laid.candidate.bound, 4),
     )
 
 
-def _nearest_miss(found: Ranked) -> NearestMiss:
+def _next_in_rank(found: Ranked) -> list[RunnerUp]:
+    if not found.best:
+        return []
+    last = found.best[-1]
+    return [
+        RunnerUp(
+            tag=laid.candidate.name,
+            score=laid.score,
+            reason=f"{_weakest(laid, last)}, next to {last.candidate.name}",
+        )
+        for laid in found.next_best
+        if laid.score >= CLOSE * last.score
+    ]
+
+
+def _weakest(laid: Laid, other: Laid) -> str:
+    """The factor that falls furthest behind another's."""
+    mine, its = laid.candidate, other.candidate
+    factors = (
+        ("less able", mine.capability.score, its.capability.score),
+        (f"{mine.offer.quantization} loses more", mine.retention, its.retention),
+        ("slower", laid.pace, other.pace),
+        ("not wholly on the GPU", laid.spill, other.spill),
+    )
+    name, value, best = min(factors, key=lambda factor: factor[1] / max(factor[2], 1e-9))
+    return f"{name} ({value:.2f} against {best:.2f})"
+
+
+def _kept_out(found: Ranked, hardware: Hardware) -> list[RunnerUp]:
+    """Abler checkpoints of which no tag was possible: the smallest of a few."""
+    smallest: dict[str, Excluded] = {}
+    for one in found.kept_out if found.best else ():
+        model = one.candidate.checkpoints[0]
+        if model in found.possible:
+            continue
+        if one.candidate.bound > found.best[0].score and (
+            model not in smallest or one.candidate.held_bytes < smallest[model].candidate.held_bytes
+        ):
+            smallest[model] = one
+    ordered = sorted(
+        smallest.values(), key=lambda one: (one.candidate.held_bytes, one.candidate.name)
+    )
+    free = free_bytes(hardware)
+    return [
+        RunnerUp(
+            tag=one.candidate.name,
+            score=None,
+            reason=(
+                f"{one.reason}: {format_bytes(one.candidate.held_bytes)} of weights,"
+                f" {format_bytes(free)} free"
+            ),
+        )
+        for one in ordered[:RUNNERS_UP]
+    ]
+
+
+def _nearest_miss(found: Laid) -> NearestMiss:
     devices = found.placement.devices
     needed = sum(device.total_bytes for device in devices)
     available = sum(device.available_bytes for device in devices)
-    tag = found.candidate.tag.name
+    tag = found.candidate.name
     return NearestMiss(
         tag=tag,
         reason=(

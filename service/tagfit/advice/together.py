@@ -8,6 +8,9 @@ again. Without a GPU only the number counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import msgspec
 from msgspec.structs import replace
 
@@ -35,27 +38,38 @@ from tagfit.sizing.runtime import (
 from tagfit.units import format_bytes
 
 
-class _Candidate(msgspec.Struct, frozen=True):
-    """A model that wants to be loaded."""
+class Wanted(msgspec.Struct, frozen=True):
+    """A model that is to be loaded."""
 
     subject: Subject
     load: Load
 
     @property
     def name(self) -> str:
+        """Its tag."""
         tag = self.subject.tag
         return tag.name if tag else f"{self.subject.model.family} {self.subject.model.size}"
 
 
-class _Loaded(msgspec.Struct, frozen=True):
+class Loaded(msgspec.Struct, frozen=True):
     """A model that is loaded, and what it takes of each GPU and of the host."""
 
-    candidate: _Candidate
+    wanted: Wanted
     runtime: Runtime
     placement: Placement
+    left: Hardware
+    """What was free before it was loaded."""
     gpu_bytes: tuple[int, ...]
     """In the machine's order."""
     host_bytes: int
+
+
+class Turn(NamedTuple):
+    """What is loaded in the end, what was unloaded for it, and why."""
+
+    loaded: tuple[Loaded, ...]
+    evicted: tuple[str, ...]
+    reason: str
 
 
 def together(
@@ -67,80 +81,83 @@ def together(
     ones Ollama unloads that with the shortest keep_alive, then by digest, which nobody knows
     before: here the first of the list. Raises UnknownModel, InvalidRequest.
     """
-    asked = _Candidate(subject, request)
+    asked = Wanted(subject, request)
     others = [
         other
         for index, wanted in enumerate(request.loaded)
         if (other := _read(catalog, wanted, index)).subject.tag != subject.tag
     ]
     machine = _as_set_for(asked, hardware)
-    resident: list[_Loaded] = []
-    evicted: list[str] = []
-    why = ""
-    for candidate in [*others, asked]:
-        while resident and (obstacle := _obstacle(candidate, resident, machine)):
-            why = why or obstacle
-            evicted.append(resident.pop(0).candidate.name)
-        if candidate is not asked:
-            resident.append(_place(candidate, _left(machine, resident)))
-    left = _left(machine, resident)
-    placement = place_subject(subject, resolve_load(subject, request, left), left)
-    reason = why
+    found = load_in_turn([*others, asked], machine)
+    resident, placement = found.loaded[:-1], found.loaded[-1].placement
+    reason = found.reason
     if not reason:
-        count = len(resident) + 1
         reason = f"{asked.name} does not run beside the others: {placement.reason}"
         if placement.verdict != "none":
-            reason = f"All {count} stay loaded; {asked.name}: {placement.reason}"
+            reason = f"All {len(found.loaded)} stay loaded; {asked.name}: {placement.reason}"
     answer = TogetherAnswer(
-        fits=not evicted and placement.verdict != "none",
+        fits=not found.evicted and placement.verdict != "none",
         reason=reason,
-        evicted=tuple(evicted),
+        evicted=found.evicted,
         loaded=tuple(_answer(one, machine) for one in resident),
     )
     return answer, _left(hardware, resident)
 
 
-def _read(catalog: Catalog, wanted: str | LoadedModel, index: int) -> _Candidate:
+def load_in_turn(models: Sequence[Wanted], hardware: Hardware) -> Turn:
+    """Load models one after the other on what is left, unloading the first where Ollama would."""
+    resident: list[Loaded] = []
+    evicted: list[str] = []
+    why = ""
+    for wanted in models:
+        while resident and (obstacle := _obstacle(wanted, resident, hardware)):
+            why = why or obstacle
+            evicted.append(resident.pop(0).wanted.name)
+        resident.append(_place(wanted, _left(hardware, resident)))
+    return Turn(tuple(resident), tuple(evicted), why)
+
+
+def _read(catalog: Catalog, wanted: str | LoadedModel, index: int) -> Wanted:
     model = wanted if isinstance(wanted, LoadedModel) else LoadedModel(model=wanted)
     try:
         subject = read_subject(catalog, EstimateRequest(model=model.model))
     except InvalidRequest as error:
         raise InvalidRequest.field(f"loaded[{index}]", model.model, error.detail) from error
-    return _Candidate(subject, Load(context_length=model.context_length))
+    return Wanted(subject, Load(context_length=model.context_length))
 
 
-def _as_set_for(asked: _Candidate, hardware: Hardware) -> Hardware:
+def _as_set_for(asked: Wanted, hardware: Hardware) -> Hardware:
     """The daemon's settings hold for all models."""
     runtime = resolve_load(asked.subject, asked.load, hardware)
     wanted = settings(asked.subject.model.architecture, runtime, hardware, batch_asked=False)
     return replace(hardware, environment={**hardware.environment, **wanted.environment})
 
 
-def _obstacle(candidate: _Candidate, resident: list[_Loaded], machine: Hardware) -> str:
+def _obstacle(wanted: Wanted, resident: Sequence[Loaded], machine: Hardware) -> str:
     """Why Ollama unloads a model before it loads the candidate; empty where it need not."""
     most = unsigned(machine.environment, "OLLAMA_MAX_LOADED_MODELS")
     most = most or rules.MODELS_PER_GPU * max(len(machine.gpus), 1)
-    first = resident[0].candidate.name
+    first = resident[0].wanted.name
     if len(resident) >= most:
         return f"Ollama keeps at most {most} models loaded: {first} makes room."
     left = _left(machine, resident)
-    runtime = resolve_load(candidate.subject, candidate.load, left)
-    layers = candidate.subject.model.architecture.block_count + 1
+    runtime = resolve_load(wanted.subject, wanted.load, left)
+    layers = wanted.subject.model.architecture.block_count + 1
     forced = runtime.offloaded_layers
     if not left.gpus or (forced is not None and forced < layers):
         return ""
-    predicted = _predicted(candidate.subject, runtime)
+    predicted = _predicted(wanted.subject, runtime)
     group = placement_group(left, left.gpus, predicted)
     free = sum(free_for_ollama(left, gpu) for gpu in group)
     if left.unified_memory and left.free_memory_bytes:
         free = min(free, left.free_memory_bytes)
-    if "embedding" not in candidate.subject.model.capabilities:
+    if "embedding" not in wanted.subject.model.capabilities:
         steps = rules.BATCH_SURCHARGE.items()
         predicted += next((more for batch, more in steps if runtime.batch_size >= batch), 0)
     if predicted <= free * rules.FIT_PERCENT // 100:
         return ""
     return (
-        f"Ollama predicts {format_bytes(predicted)} for {candidate.name}, more than"
+        f"Ollama predicts {format_bytes(predicted)} for {wanted.name}, more than"
         f" {rules.FIT_PERCENT} % of the {format_bytes(free)} that are free: {first} makes room."
     )
 
@@ -150,20 +167,20 @@ def _predicted(subject: Subject, runtime: Runtime) -> int:
     return predicted_bytes(subject.model.architecture, subject.weights.tensor_bytes, tokens)
 
 
-def _place(candidate: _Candidate, left: Hardware) -> _Loaded:
-    runtime = resolve_load(candidate.subject, candidate.load, left)
-    placement = place_subject(candidate.subject, runtime, left)
+def _place(wanted: Wanted, left: Hardware) -> Loaded:
+    runtime = resolve_load(wanted.subject, wanted.load, left)
+    placement = place_subject(wanted.subject, runtime, left)
     *used, host = placement.devices
     taken = [0] * len(left.gpus)
-    group = placement_group(left, left.gpus, _predicted(candidate.subject, runtime))
+    group = placement_group(left, left.gpus, _predicted(wanted.subject, runtime))
     for gpu, device in zip(group, used, strict=True):
         # Equal GPUs are interchangeable, so the first of them that is not taken will do.
         index = next(i for i, one in enumerate(left.gpus) if one == gpu and not taken[i])
         taken[index] = device.total_bytes
-    return _Loaded(candidate, runtime, placement, tuple(taken), host.total_bytes)
+    return Loaded(wanted, runtime, placement, left, tuple(taken), host.total_bytes)
 
 
-def _left(hardware: Hardware, resident: list[_Loaded]) -> Hardware:
+def _left(hardware: Hardware, resident: Sequence[Loaded]) -> Hardware:
     """The machine with the memory that the loaded models leave."""
     on_gpus = [sum(column) for column in zip(*(one.gpu_bytes for one in resident), strict=True)]
     gpus = tuple(
@@ -178,10 +195,10 @@ def _left(hardware: Hardware, resident: list[_Loaded]) -> Hardware:
     )
 
 
-def _answer(one: _Loaded, machine: Hardware) -> LoadedAnswer:
-    tensors = one.candidate.subject.weights.tensor_bytes
+def _answer(one: Loaded, machine: Hardware) -> LoadedAnswer:
+    tensors = one.wanted.subject.weights.tensor_bytes
     return LoadedAnswer(
-        tag=one.candidate.name,
+        tag=one.wanted.name,
         context_length=one.runtime.context_length,
         verdict=one.placement.verdict,
         processor=processor(one.placement, tensors, mapped=maps_weights(machine)),

@@ -8,7 +8,8 @@ from msgspec import Meta
 
 from tagfit.advice.estimate import EstimateRequest
 from tagfit.advice.machine import PostedGpu, PostedHardware, Size
-from tagfit.advice.recommend import RecommendRequest
+from tagfit.advice.recommend import RecommendRequest, Wish
+from tagfit.advice.roles import MOST_ROLES
 from tagfit.problems import InvalidRequest
 from tagfit.units import Bytes
 
@@ -21,6 +22,9 @@ GpuMemories = Annotated[
     Meta(description="memory of each GPU, or of all: 12GiB", max_length=64),
 ]
 Ram = Annotated[Size, Meta(description="RAM: 32GiB")]
+Cpu = Annotated[
+    str, Meta(max_length=128, description="the processor's name, or words for its memory")
+]
 
 
 Format = Annotated[
@@ -37,12 +41,21 @@ class EstimateBody(EstimateRequest, frozen=True, kw_only=True, forbid_unknown_fi
 class RecommendBody(RecommendRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /recommend; without ``hardware`` this machine is meant."""
 
+    roles: Annotated[
+        tuple[Wish, ...],
+        Meta(
+            max_length=MOST_ROLES,
+            description="several uses whose tags shall be loaded at once; what a use asks for then"
+            " stands in its role",
+            examples=[[{"use_case": "chat"}, {"use_case": "autocomplete"}]],
+        ),
+    ] = ()
     hardware: PostedHardware | None = None
     format: Format = "json"
 
 
 class EstimateQuery(EstimateRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of GET /estimate; without gpu, vram and ram this machine is meant."""
+    """The parameters of GET /estimate; without gpu, vram, ram and cpu this machine is meant."""
 
     loaded: Annotated[
         tuple[Annotated[str, Meta(max_length=256)], ...],
@@ -51,14 +64,16 @@ class EstimateQuery(EstimateRequest, frozen=True, kw_only=True, forbid_unknown_f
     gpu: GpuNames = ()
     vram: GpuMemories = ()
     ram: Ram | None = None
+    cpu: Cpu | None = None
 
 
 class RecommendQuery(RecommendRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of GET /recommend; without gpu, vram and ram this machine is meant."""
+    """The parameters of GET /recommend; without gpu, vram, ram and cpu this machine is meant."""
 
     gpu: GpuNames = ()
     vram: GpuMemories = ()
     ram: Ram | None = None
+    cpu: Cpu | None = None
     format: Format = "json"
 
 
@@ -71,11 +86,13 @@ class HardwareParameters(Protocol):
     def vram(self) -> tuple[Bytes, ...]: ...
     @property
     def ram(self) -> Bytes | None: ...
+    @property
+    def cpu(self) -> str | None: ...
 
 
 def posted_hardware(query: HardwareParameters) -> PostedHardware | None:
     """The machine of flat parameters, None where they name none. Raises InvalidRequest."""
-    if not query.gpu and not query.vram and query.ram is None:
+    if not query.gpu and not query.vram and query.ram is None and query.cpu is None:
         return None
     if query.gpu and len(query.vram) not in (0, 1, len(query.gpu)):
         raise InvalidRequest.field(
@@ -88,4 +105,4 @@ def posted_hardware(query: HardwareParameters) -> PostedHardware | None:
     gpus = tuple(
         PostedGpu(name=name, memory=memory) for name, memory in zip(names, memories, strict=True)
     )
-    return PostedHardware(gpus=gpus, memory=query.ram)
+    return PostedHardware(gpus=gpus, memory=query.ram, cpu=query.cpu)

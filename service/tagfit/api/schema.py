@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import msgspec
 from litestar import Litestar
@@ -66,7 +67,9 @@ def encode_document(app: Litestar, litestars: dict[str, Any] | None = None) -> b
     handlers = _handlers(app)
     kinds: list[Any] = [ProblemDetails]
     for described in handlers.values():
-        kinds += [described.opt["takes"], *described.opt["answers"].values()]
+        kinds.append(described.opt["takes"])
+        for answer in described.opt["answers"].values():
+            kinds += _alternatives(answer)
     schemas, components = msgspec.json.schema_components(
         [kind for kind in kinds if kind is not None],
         schema_hook=_quantity_schema,
@@ -115,13 +118,25 @@ def _complete(
         content = {JSON: {"schema": schemas[takes]}}
         required = bool(components[takes.__name__].get("required"))
         operation["requestBody"] = {"required": required, "content": content}
-    answers = {media: {"schema": schemas[kind]} for media, kind in handler.opt["answers"].items()}
+    answers = {
+        media: {"schema": _any_of([schemas[kind] for kind in _alternatives(answer)])}
+        for media, answer in handler.opt["answers"].items()
+    }
     operation["responses"] = {"200": {"description": summary, "content": answers}}
     for status in handler.opt["problems"]:
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {handler.opt["problems_as"]: {"schema": schemas[ProblemDetails]}},
         }
+
+
+def _alternatives(answer: Any) -> tuple[Any, ...]:
+    """The structs of a union, which msgspec would want to have tags."""
+    return get_args(answer) if isinstance(answer, UnionType) else (answer,)
+
+
+def _any_of(schemas: list[Any]) -> Any:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def _parameters(fields: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ class UnknownTag(LookupError):  # noqa: N818 - what it is, not that it went wron
         self.suggestions = suggestions
 
 
-class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True, eq=False):
     """Everything that is known of the library on one day."""
 
     snapshot_date: str

@@ -142,6 +142,7 @@ def weights(
     )
 
 
+@lru_cache(maxsize=512)
 def file_bytes(found: Weights) -> int:
     """Bytes of the tensors in a GGUF file, where each starts at a multiple of 32 bytes."""
     return sum(

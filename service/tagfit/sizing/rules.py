@@ -58,6 +58,9 @@ SINGLE_SEQUENCE = frozenset(
 FLASH_ATTENTION_BACKENDS = frozenset({"cpu", "metal", "cuda", "rocm", "vulkan"})
 """ml/device.go, FlashAttentionSupported."""
 
+CUDA_BACKENDS = frozenset({"cuda", "rocm"})
+"""Backends of one source; ROCm's is compiled from CUDA's."""
+
 WITHOUT_FLASH_ATTENTION = frozenset({"grok"})
 """Architectures for which llama.cpp switches it off (llama-context.cpp:3819)."""
 
@@ -79,7 +82,3 @@ DRIVER_CONTEXT = {
 Ollama sets 457 MiB aside for it on a discrete GPU (ml/device.go, MinimumMemory); measured
 CUDA contexts are 300 to 500 MiB. Metal's budget already leaves it out.
 """
-
-METAL_SHARES = ((32 * GIB, 2 / 3), (1 << 62, 3 / 4))
-"""Up to this much memory, the share of it that macOS lets a process wire for the GPU
-(recommendedMaxWorkingSetSize: 10.7 of 16 GiB, 21.3 of 32, 48 of 64, 96 of 128)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, get_args
 
 from tagfit.facts import Architecture, CacheType, Device, Hardware, Runtime, at
 from tagfit.sizing import rules
+from tagfit.sizing.flash_attention import runs_on_cuda
 from tagfit.sizing.ggml import tensor_type
 from tagfit.sizing.kv_cache import ENCODERS, cached_head_lengths
 
@@ -39,8 +41,9 @@ def resolve(
     sequences = parallel or _parallel(arch, environment, embedding=embedding)
     context = _context_length(arch, hardware, context_length, vision=vision)
     cache_type = kv_cache_type or _cache_type(environment)
-    flash = _flash_attention(hardware, flash_attention)
-    flash = flash and arch.architecture not in rules.WITHOUT_FLASH_ATTENTION
+    passed = _flash_attention(hardware, flash_attention)
+    cuda = offloaded_layers != 0 and any(g.backend in rules.CUDA_BACKENDS for g in hardware.gpus)
+    flash = _is_on(passed, arch, cache_type, cuda=cuda)
     _check_cache_type(arch, cache_type, flash_attention=flash)
     batch = batch_size or micro_batch_size
     if batch is None:
@@ -50,7 +53,10 @@ def resolve(
             batch = min(rules.EMBEDDING_BATCH, context * sequences)
         else:
             batch = _generation_batch(
-                context * sequences, predicted, placement_group(hardware, gpus, predicted), flash
+                context * sequences,
+                predicted,
+                placement_group(hardware, gpus, predicted),
+                flash_attention=passed != "off",
             )
     return Runtime(
         context_length=context,
@@ -61,6 +67,7 @@ def resolve(
         micro_batch_size=micro_batch_size or batch,
         kv_unified=bool(kv_unified),
         offloaded_layers=offloaded_layers,
+        embedding=embedding,
     )
 
 
@@ -85,16 +92,35 @@ def flag(environment: Mapping[str, str], name: str) -> bool | None:
 
 def predicted_bytes(arch: Architecture, file_bytes: int, tokens: int) -> int:
     """Ollama's own rough prediction of a model's size (llm/llama_server.go, PredictServerVRAM)."""
+    return file_bytes + _predicted_token_bytes(arch) * tokens
+
+
+@lru_cache(maxsize=1024)
+def _predicted_token_bytes(arch: Architecture) -> int:
     blocks = range(arch.block_count)
     key_value_heads = min((at(arch.head_count_kv, block) for block in blocks), default=0)
     heads = max((at(arch.head_count, block) for block in blocks), default=0)
     length = arch.embedding_length // heads if heads else 0
-    return file_bytes + 4 * arch.block_count * max(key_value_heads, 1) * length * tokens
+    return 4 * arch.block_count * max(key_value_heads, 1) * length
+
+
+def default_contexts(hardware: Hardware) -> tuple[int, ...]:
+    """Ollama's default context for any model, and those that it steps down to, longest first.
+
+    Only one where OLLAMA_CONTEXT_LENGTH says it.
+    """
+    context = unsigned(hardware.environment, "OLLAMA_CONTEXT_LENGTH")
+    if context:
+        return (context,)
+    overhead = unsigned(hardware.environment, "OLLAMA_GPU_OVERHEAD")
+    memory = sum(gpu.memory_bytes - overhead for gpu in hardware.gpus)
+    tiers = tuple(tier for least, tier in rules.CONTEXT_TIERS if memory >= least)
+    return tiers or (rules.CONTEXT_TIERS[-1][1],)
 
 
 def free_for_ollama(hardware: Hardware, gpu: Device) -> int:
     """A GPU's free memory as Ollama's scheduler counts it."""
-    if hardware.unified_memory and hardware.free_memory_bytes:
+    if hardware.unified_memory and hardware.memory_bytes:
         return min(gpu.free_memory_bytes, hardware.free_memory_bytes)
     return gpu.free_memory_bytes
 
@@ -129,14 +155,7 @@ def _context_length(
 ) -> int:
     if wanted:
         return wanted
-    context = unsigned(hardware.environment, "OLLAMA_CONTEXT_LENGTH")
-    if not context:
-        overhead = unsigned(hardware.environment, "OLLAMA_GPU_OVERHEAD")
-        memory = sum(gpu.memory_bytes - overhead for gpu in hardware.gpus)
-        context = next(
-            (tier for least, tier in rules.CONTEXT_TIERS if memory >= least),
-            rules.CONTEXT_TIERS[-1][1],
-        )
+    context = default_contexts(hardware)[0]
     context = max(context, rules.MINIMUM_VISION_CONTEXT if vision else rules.MINIMUM_CONTEXT)
     return min(context, arch.context_length) if arch.context_length else context
 
@@ -162,17 +181,29 @@ def _check_cache_type(arch: Architecture, name: CacheType, *, flash_attention: b
                 raise ValueError(f"a {name} KV cache cannot hold heads of {length} elements")
 
 
-def _flash_attention(hardware: Hardware, wanted: FlashAttention) -> bool:
+def _flash_attention(hardware: Hardware, wanted: FlashAttention) -> FlashAttention:
+    """What Ollama passes to llama-server (llm/llama_server.go, LlamaServerFlashAttention)."""
     if wanted != "auto":
-        return wanted == "on"
+        return wanted
     from_environment = flag(hardware.environment, "OLLAMA_FLASH_ATTENTION")
     if from_environment is not None:
-        return from_environment
-    return all(gpu.backend in rules.FLASH_ATTENTION_BACKENDS for gpu in hardware.gpus)
+        return "on" if from_environment else "off"
+    supported = all(gpu.backend in rules.FLASH_ATTENTION_BACKENDS for gpu in hardware.gpus)
+    return "auto" if supported else "off"
+
+
+def _is_on(
+    passed: FlashAttention, arch: Architecture, cache_type: CacheType, *, cuda: bool
+) -> bool:
+    """What llama-server makes of it: a quantized cache needs it (llama-context.cpp:3843)."""
+    if passed == "off" or arch.architecture in rules.WITHOUT_FLASH_ATTENTION:
+        return False
+    quantized = tensor_type(cache_type).block_size > 1
+    return passed == "on" or quantized or not cuda or runs_on_cuda(arch, cache_type)
 
 
 def _generation_batch(
-    tokens: int, predicted: int, gpus: tuple[Device, ...], flash_attention: bool
+    tokens: int, predicted: int, gpus: tuple[Device, ...], *, flash_attention: bool
 ) -> int:
     """Ollama's num_batch where nobody set it (server/sched.go, automaticGenerationBatch)."""
     cuda = [gpu for gpu in gpus if gpu.backend == "cuda"]

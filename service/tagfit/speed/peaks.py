@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import lru_cache
 from typing import NamedTuple
 
 from tagfit.facts import Backend, Device, Hardware, Placement
 from tagfit.speed.devices import KnownDevice, known_devices, lookup
 from tagfit.speed.efficiency import CPU, EFFICIENCIES, INTEL, Efficiency
+from tagfit.speed.hosts import host_memory
 
 ASSUMED_HOST_BANDWIDTH = 51_200_000_000
 """A guess where it is not known: two channels of DDR4-3200, 8 bytes wide."""
@@ -18,6 +20,9 @@ COMPUTE_PER_BANDWIDTH = 60
 CORE_FLOPS = 50e9
 """What one core does with weights at prompt processing: a guess in the middle of published
 figures for AVX2 (laptops from 30, desktops to 100 GFLOP/s)."""
+CORE_BANDWIDTH = 25_000_000_000
+"""What one core reads at most, so that a container with two cores of a server does not get all
+of the server's channels: a guess between servers (about 12 GB/s) and desktops (30 and more)."""
 SECOND_DIE = 0.73
 """Two chips read less than twice as fast: LLaMA 7B Q4_0 makes 94 tokens/s on an M2 Ultra and 66
 on an M2 Max (github.com/ggml-org/llama.cpp/discussions/4167)."""
@@ -52,24 +57,31 @@ def gpu_peaks(placement: Placement, hardware: Hardware) -> list[Peak]:
     for device in placement.devices[:-1]:
         gpu = next(gpu for gpu in left if gpu.name == device.name)
         left.remove(gpu)
-        peaks.append(_gpu_peak(gpu))
+        peaks.append(gpu_peak(gpu))
     return peaks
 
 
 def host_peak(hardware: Hardware) -> Peak:
-    """Of the CPU and its memory."""
-    bandwidth, assumed = hardware.bandwidth_bytes_per_second, ""
+    """Of the CPU and its memory: measured or given, else by the processor's name, else assumed."""
+    bandwidth, source, assumed = hardware.bandwidth_bytes_per_second, "measured or given", ""
     if bandwidth is None and hardware.unified_memory and hardware.gpus:
-        bandwidth = round(_gpu_peak(hardware.gpus[0]).stated_bandwidth)
+        bandwidth, source = round(gpu_peak(hardware.gpus[0]).stated_bandwidth), "the GPU's"
+    if bandwidth is None and (named := host_memory(hardware.cpu or "")):
+        most = hardware.cores * CORE_BANDWIDTH
+        bandwidth, source = min(named.bandwidth_bytes_per_second, most), f"{named.memory} by name"
+        if bandwidth == most:
+            source = f"of {source} what {hardware.cores} cores can read"
     if bandwidth is None:
-        bandwidth = ASSUMED_HOST_BANDWIDTH
+        bandwidth, source = ASSUMED_HOST_BANDWIDTH, ""
         assumed = f"host memory: bandwidth unknown, {bandwidth / 1e9:.0f} GB/s assumed"
+    name = f"host memory ({source})" if source else "host memory"
     compute = hardware.cores * CORE_FLOPS
-    return Peak("host memory", bandwidth, bandwidth, compute, CPU.clock_hertz, CPU, assumed)
+    return Peak(name, bandwidth, bandwidth, compute, CPU.clock_hertz, CPU, assumed)
 
 
 @lru_cache(maxsize=1024)
-def _gpu_peak(device: Device) -> Peak:
+def gpu_peak(device: Device) -> Peak:
+    """Of one GPU."""
     known = lookup(device.name, device.memory_bytes)
     reached = EFFICIENCIES[device.backend]
     if known is not None and known.vendor == "intel":
@@ -100,11 +112,23 @@ def _usable_bandwidth(stated: float, known: KnownDevice, reached: Efficiency) ->
     return usable
 
 
+@lru_cache(maxsize=256)
 def _usual_bandwidth(backend: Backend, memory_bytes: int) -> int:
-    """The lower quartile of known GPUs of the backend with about this memory."""
+    """The lower quartile of known GPUs of the backend with about this memory.
+
+    Or that of any larger memory, where it is less: a card is not slower for having more.
+    """
+    parts = [known for known in known_devices() if known.backend == backend]
+    cards = [known for known in parts if not known.unified] or parts
+    sizes = sorted({known.memory_bytes for known in cards})
+    at_least = sizes[max(bisect_right(sizes, memory_bytes) - 1, 0) :]
+    return min((_lower_quartile(cards, size) for size in at_least), default=ASSUMED_GPU_BANDWIDTH)
+
+
+def _lower_quartile(cards: list[KnownDevice], memory_bytes: int) -> int:
     alike = sorted(
         known.bandwidth_bytes_per_second
-        for known in known_devices()
-        if known.backend == backend and 0.75 < known.memory_bytes / max(memory_bytes, 1) < 1.33
+        for known in cards
+        if 0.75 < known.memory_bytes / memory_bytes < 1.33
     )
-    return alike[len(alike) // 4] if alike else ASSUMED_GPU_BANDWIDTH
+    return alike[len(alike) // 4]

@@ -81,26 +81,72 @@ def speed(
     range then reaches from the first micro-batch of the context to its last.
     """
     model = work(architecture, weights)
+    stages, gpus = _stages(model, placement, hardware)
+    context = runtime.context_length
+    depths = (context, context // 2, 0) if depth_tokens is None else (depth_tokens,) * 3
+    prompts = [_prompt(runtime, depth) for depth in dict.fromkeys(depths)]
+    rates = [
+        prompt.tokens / _prefill_seconds(model, stages, prompt, gpus=gpus) for prompt in prompts
+    ]
+    return _answer(
+        1 / _token_seconds(model, stages, runtime), rates, [stage.peak for stage in stages]
+    )
+
+
+class JobTimes(NamedTuple):
+    """What a job takes."""
+
+    prompt_seconds: float
+    token_seconds: float
+    """For each token of the answer."""
+
+
+def job_times(
+    architecture: Architecture,
+    weights: Weights,
+    runtime: Runtime,
+    placement: Placement,
+    hardware: Hardware,
+    *,
+    prompt_tokens: int,
+    answer_tokens: int,
+) -> JobTimes:
+    """Expected times to read a prompt from an empty context and to generate the answer.
+
+    A sliding window's cache is taken to fill as slowly as the others.
+    """
+    model = work(architecture, weights)
+    stages, gpus = _stages(model, placement, hardware)
+    prompt = _Prompt(
+        tokens=prompt_tokens,
+        earlier=prompt_tokens / 2,
+        batch=min(runtime.micro_batch_size, prompt_tokens),
+        flash_attention=runtime.flash_attention,
+    )
+    filled = min((prompt_tokens + answer_tokens / 2) / runtime.context_length, 1.0)
+    return JobTimes(
+        _prefill_seconds(model, stages, prompt, gpus=gpus),
+        _token_seconds(model, stages, runtime, filled=filled),
+    )
+
+
+def _stages(model: Work, placement: Placement, hardware: Hardware) -> tuple[list[_Stage], int]:
+    """The devices that have part of the model, the host last; and how many are GPUs."""
     *gpu_parts, host = parts(model, placement)
     gpus = [
         _Stage(part, peak)
         for part, peak in zip(gpu_parts, gpu_peaks(placement, hardware), strict=True)
         if not part.idle
     ]
-    stages = gpus if host.idle else [*gpus, _Stage(host, host_peak(hardware))]
-    seconds = [_generation_seconds(model, stage, runtime) for stage in stages]
-    context = runtime.context_length
-    depths = (context, context // 2, 0) if depth_tokens is None else (depth_tokens,) * 3
-    prompts = [_prompt(runtime, depth) for depth in dict.fromkeys(depths)]
-    rates = [
-        prompt.tokens / _prefill_seconds(model, stages, prompt, gpus=len(gpus))
-        for prompt in prompts
-    ]
-    return _answer(
-        1 / (sum(seconds) + HOP_SECONDS * (len(stages) - 1)),
-        rates,
-        [stage.peak for stage in stages],
-    )
+    return gpus if host.idle else [*gpus, _Stage(host, host_peak(hardware))], len(gpus)
+
+
+def _token_seconds(
+    model: Work, stages: list[_Stage], runtime: Runtime, *, filled: float = 1.0
+) -> float:
+    """Seconds for one token with this share of the context filled."""
+    seconds = sum(_generation_seconds(model, stage, runtime, filled) for stage in stages)
+    return seconds + HOP_SECONDS * (len(stages) - 1)
 
 
 def _prompt(runtime: Runtime, depth: int) -> _Prompt:
@@ -115,7 +161,7 @@ def _prompt(runtime: Runtime, depth: int) -> _Prompt:
     )
 
 
-def _generation_seconds(model: Work, stage: _Stage, runtime: Runtime) -> float:
+def _generation_seconds(model: Work, stage: _Stage, runtime: Runtime, filled: float) -> float:
     """Seconds that one device takes for one token."""
     part, peak = stage
     reached = peak.reached
@@ -124,7 +170,7 @@ def _generation_seconds(model: Work, stage: _Stage, runtime: Runtime) -> float:
         part.dense * model.dense.transfer(reached)
         + part.experts * model.used * model.experts.transfer(reached)
         + part.output * model.output.transfer(reached)
-        + part.memory.kv_cache_bytes / runtime.parallel / share
+        + filled * part.memory.kv_cache_bytes / runtime.parallel / share
     )
     return read / peak.bandwidth + _latency(model, stage)
 

@@ -1,0 +1,214 @@
+"""The search for the best tags: its bounds, its order, its limits, sets for several roles."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagfit.advice.candidates import candidates
+from tagfit.advice.estimate import Load
+from tagfit.advice.jobs import JOBS
+from tagfit.advice.machine import Machine, PostedGpu, PostedHardware, read_machine
+from tagfit.advice.ranking import SCORE_DIGITS, Limits, Search
+from tagfit.advice.recommend import RecommendRequest, Wish, load_of, narrow, recommend, search_of
+from tagfit.advice.roles import recommend_set
+from tagfit.catalog.library import load
+from tagfit.problems import InvalidRequest
+from tagfit.quality.capability import UseCase
+from tagfit.units import GIB, Bytes, Tokens
+
+CATALOG = load()
+USES: tuple[UseCase, ...] = tuple(JOBS)
+ROUNDING = 10**-SCORE_DIGITS
+
+
+def machine(name: str | None = None, vram: float = 0, ram: int = 32, count: int = 1) -> Machine:
+    gpus = (PostedGpu(name=name, memory=Bytes(int(vram * GIB)) if vram else None),) * count
+    posted = PostedHardware(gpus=gpus if name or vram else (), memory=Bytes(ram * GIB))
+    return read_machine(posted)
+
+
+MACHINES = (
+    machine(),
+    machine(vram=6, ram=16),
+    machine(vram=24, ram=64, count=2),
+    machine("RTX 4090", ram=64),
+    machine("RX 7900 XTX", ram=64),
+    machine("M3 Max 64GB", ram=64),
+    machine("Tesla P40", ram=64, count=3),
+)
+
+
+@pytest.mark.parametrize("use_case", USES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_placement_beats_the_bound(use_case: UseCase, data: st.DataObject) -> None:
+    candidate = data.draw(st.sampled_from(candidates(CATALOG, use_case).able))
+    hardware = data.draw(st.sampled_from(MACHINES)).hardware
+    search = Search(Load(), JOBS[use_case], hardware, Limits())
+    bounded = {one: bound for bound, one in search.bounded([candidate])}
+    laid = search.lay(candidate, exact=False)
+
+    if candidate in bounded:
+        assert laid.score <= bounded[candidate] + ROUNDING
+    else:
+        assert laid.placement.verdict == "none"
+
+
+@pytest.mark.parametrize("use_case", USES)
+@pytest.mark.parametrize("place", range(3))
+def test_the_best_is_the_best_of_all_that_were_not_laid(use_case: UseCase, place: int) -> None:
+    """Held against laying every candidate that could win."""
+    here = MACHINES[place]
+    request = RecommendRequest(use_case=use_case, limit=3)
+    found = recommend(CATALOG, request, here).recommendations
+    search = search_of(request, load_of(request), here)
+    scores: dict[str, float] = {}
+    for bound, candidate in search.bounded(narrow(CATALOG, request).able):
+        if bound < found[-1].score:
+            break
+        laid = search.lay(candidate, exact=False)
+        if not search.refusal(laid):
+            model = candidate.checkpoints[0]
+            scores[model] = max(scores.get(model, 0.0), laid.score)
+
+    best = sorted(scores.values(), reverse=True)[: len(found)]
+    assert [one.score for one in found] == pytest.approx(best, rel=0.03)
+
+
+@pytest.mark.parametrize("use_case", USES)
+def test_more_vram_never_makes_the_best_score_worse(use_case: UseCase) -> None:
+    best = []
+    for vram in (2, 4, 6, 8, 12, 16, 22, 24, 32, 46, 48, 64, 80, 96):
+        found = recommend(
+            CATALOG, RecommendRequest(use_case=use_case, limit=1), machine(vram=vram)
+        ).recommendations
+        best.append(found[0].score if found else 0.0)
+
+    assert all(less <= more for less, more in pairwise(best)), best
+
+
+@pytest.mark.parametrize("use_case", USES)
+def test_more_memory_of_one_card_never_makes_it_worse(use_case: UseCase) -> None:
+    best = [
+        recommend(
+            CATALOG,
+            RecommendRequest(use_case=use_case, limit=1),
+            machine("RTX 4060 Ti", vram=vram),
+        )
+        .recommendations[0]
+        .score
+        for vram in (8, 16)
+    ]
+
+    assert best[0] <= best[1]
+
+
+def test_of_equal_scores_the_installed_tag_goes_first() -> None:
+    def ranked(here: Machine) -> list[tuple[float, str]]:
+        found = recommend(CATALOG, RecommendRequest(limit=50, use_case="autocomplete"), here)
+        return [(one.score, one.tag) for one in found.recommendations]
+
+    here = machine("RTX 4090", ram=64)
+    before = ranked(here)
+    ties = [(first[1], second[1]) for first, second in pairwise(before) if first[0] == second[0]]
+    assert ties, "no two tags have one score; choose another machine"
+    _, second = ties[0]
+    after = ranked(Machine(here.hardware, installed=frozenset({second})))
+
+    assert [score for score, _ in after] == [score for score, _ in before]
+    assert [tag for _, tag in after].index(second) < [tag for _, tag in before].index(second)
+
+
+def test_no_default_context_makes_a_model_spill() -> None:
+    """At 48 GB Ollama takes 262144 tokens by default; what does not fit so is put at less."""
+    found = recommend(CATALOG, RecommendRequest(limit=10), machine("RTX A6000", ram=64))
+    shorter = [
+        one
+        for one in found.recommendations
+        if one.estimate.runtime.context_length < 262144 <= one.estimate.model.context_length_limit
+    ]
+
+    assert shorter
+    for one in shorter:
+        assert one.estimate.settings.options["num_ctx"] == one.estimate.runtime.context_length
+        assert any("num_ctx" in reason for reason in one.reasons)
+
+
+def test_runners_up_say_what_kept_them_out() -> None:
+    found = recommend(CATALOG, RecommendRequest(limit=2), machine("RTX 3060", vram=12))
+    listed = {one.tag for one in found.recommendations}
+
+    assert found.runners_up
+    assert listed.isdisjoint(one.tag for one in found.runners_up)
+    assert any(one.score is None and "weights" in one.reason for one in found.runners_up)
+    assert any(
+        one.score is not None and one.score <= found.recommendations[-1].score
+        for one in found.runners_up
+    )
+
+
+def test_explained_numbers_give_the_score() -> None:
+    request = RecommendRequest(limit=3, explain=True)
+    for one in recommend(CATALOG, request, machine("RTX 3060", vram=12)).recommendations:
+        why = one.explanation
+        assert why
+        pace = 1 / (1 + (why.seconds / (2 * why.target_seconds)) ** 2)
+        assert one.scores.pace == pytest.approx(pace, abs=1e-3)
+        scores = one.scores
+        product = scores.ability * scores.retention * scores.pace * scores.spill
+        assert one.score == pytest.approx(product, abs=2 * ROUNDING)
+
+
+def test_licences_narrow() -> None:
+    here = machine("RTX 4090", ram=64)
+    found = recommend(CATALOG, RecommendRequest(limit=20, licences=("apache-2.0",)), here)
+    names = {one.tag for one in found.recommendations}
+    licence = {tag.name: model.licence for model in CATALOG.models for tag in model.tags}
+
+    assert found.excluded["other licence"]
+    assert {licence[name] for name in names} == {"Apache-2.0"}
+    with pytest.raises(InvalidRequest, match="licence"):
+        recommend(CATALOG, RecommendRequest(licences=("Apache",)), here)
+
+
+EDITOR = (
+    Wish(use_case="chat", context_length=Tokens(8192)),
+    Wish(use_case="autocomplete", context_length=Tokens(4096)),
+    Wish(use_case="embedding"),
+)
+
+
+@pytest.mark.parametrize(
+    "here",
+    [machine(vram=8), machine("RTX 3060", vram=12), machine("RTX 4090"), machine("M3 Max 64GB")],
+)
+def test_a_set_lies_on_the_gpu_together(here: Machine) -> None:
+    found = recommend_set(CATALOG, EDITOR, here)
+
+    assert found.together.fits, found.together.reason
+    assert [one.use_case for one in found.recommendations] == ["chat", "autocomplete", "embedding"]
+    assert {one.estimate.fit.verdict for one in found.recommendations} == {"gpu"}
+    free = sum(gpu.free_memory_bytes for gpu in here.hardware.gpus)
+    assert found.together.total_bytes <= free + here.hardware.free_memory_bytes
+
+
+def test_a_set_on_a_cpu_fits_its_memory() -> None:
+    here = machine(ram=16)
+    found = recommend_set(CATALOG, EDITOR, here)
+
+    assert found.together.fits
+    assert found.together.total_bytes <= here.hardware.free_memory_bytes
+
+
+def test_more_memory_never_makes_a_set_worse() -> None:
+    scores = [recommend_set(CATALOG, EDITOR, machine(vram=vram)).score for vram in (6, 8, 12, 16)]
+
+    assert scores == sorted(scores)
+
+
+def test_what_a_daemon_has_once_must_be_the_same_in_all_roles() -> None:
+    roles = (Wish(kv_cache_type="q8_0"), Wish(use_case="autocomplete"))
+    with pytest.raises(InvalidRequest, match="kv_cache_type"):
+        recommend_set(CATALOG, roles, machine(vram=12))
