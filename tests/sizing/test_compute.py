@@ -113,7 +113,7 @@ def test_every_load_on_the_cpu_reserves_what_llama_cpp_reserved() -> None:
     wrong = []
     for row in rows("cpu"):
         table = tables(row)
-        everything = (Segment(0, 0, len(table.blocks)),)
+        everything = (Segment(0, 0, len(table.host.sums) - 1),)
         found = compute(
             table, row.runtime, everything, gpus=0, output_device=0, output_rows=row.output_rows
         )

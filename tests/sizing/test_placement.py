@@ -373,21 +373,6 @@ def test_unequal_gpus_are_filled_in_proportion_to_what_is_free() -> None:
     assert (first.layers, second.layers, host.layers) == (55, 26, 0)
 
 
-def test_metal_may_wire_a_share_of_the_memory() -> None:
-    """Two thirds of 16 GiB hold the 7B model in Q8_0, not in F16."""
-    size = 16 * GIB
-    mac = Hardware(
-        gpus=(gpu(16, "metal"),), memory_bytes=size, free_memory_bytes=size, unified_memory=True
-    )
-    runtime = Runtime(context_length=4096)
-
-    small, large = (place(LLAMA, weights(LLAMA, name), runtime, mac) for name in ("Q8_0", "F16"))
-
-    assert small.verdict == "gpu"
-    assert small.devices[0].available_bytes == int(size * 2 / 3)
-    assert large.verdict in {"partial", "none"}
-
-
 def test_unified_memory_is_not_counted_twice() -> None:
     """What the GPU takes of it, the host has no more."""
     shared = Hardware(
@@ -474,3 +459,10 @@ def test_a_placement_over_eight_gpus_takes_less_than_a_millisecond() -> None:
         seconds.append(time.perf_counter() - start)
 
     assert median(seconds) < 0.001
+
+
+def test_gpus_without_a_layer_are_no_part_of_a_pipeline() -> None:
+    """The search for the layers also tries all of them on the last of many GPUs."""
+    found = place(LLAMA, LLAMA_Q4, Runtime(context_length=4096), machine(*[gpu(1.91)] * 6))
+
+    assert sum(device.layers for device in found.devices) == found.total_layers

@@ -7,24 +7,25 @@ buffers stop growing once each kind of block has followed each other kind.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from tagfit.facts import Architecture, Runtime, StoredTensors, at
+from tagfit.facts import Architecture, CacheType, Runtime, at
 from tagfit.sizing import kv_cache
 from tagfit.sizing.device_weights import (
     ELSEWHERE,
     INPUTS,
-    ROPE,
-    WITH_FIRST_BLOCK,
     DeviceWeights,
     Part,
 )
-from tagfit.sizing.graph.allocator import Trace, replay, trace
+from tagfit.sizing.flash_attention import runs_on_cuda
+from tagfit.sizing.graph.allocator import Replay, Trace, trace
 from tagfit.sizing.graph.blocks import Batch, Step, Weight, batch
-from tagfit.sizing.graph.forward import forward
+from tagfit.sizing.graph.forward import forward, kinds
 from tagfit.sizing.graph.scheduler import schedule
+from tagfit.sizing.tensors import tensor_groups
 
 
 class Compute(NamedTuple):
@@ -46,6 +47,8 @@ class Segment(NamedTuple):
     """What of each block is there, if not all of it."""
     elsewhere: int = 0
     """Where the rest is."""
+    cache_device: int = 0
+    """Where the cache lies that the blocks' attention reads; set in a plan."""
 
 
 Layout = tuple[Segment, ...]
@@ -63,44 +66,75 @@ def compute(
     """Buffers of one load.
 
     ``output_rows`` is the number of tokens whose logits a micro-batch may ask for; 0 is
-    llama-server's one a sequence.
+    llama-server's: one a sequence, every token for embeddings.
     """
     arch = weights.arch
-    shape = batch(arch, runtime, output_rows or runtime.parallel)
     on_gpus = all(segment.device < gpus and segment.part is None for segment in layout)
     pipeline = gpus > 1 and on_gpus and output_device < gpus
-    plan = _plan(weights, layout, gpus)
     simulated = gpus
-    if pipeline and gpus > len(STAGES):
-        plan = _staged(plan, output_device)
+    if pipeline and len(layout) == gpus > len(STAGES):
+        layout = _staged(layout, output_device)
         simulated, output_device = len(STAGES), STAGES.index("last")
-    cells = kv_cache.cells_per_stream(runtime)
-    *found, host = _buffers(weights, shape, plan, simulated, output_device, pipeline, cells)
+    rows = runtime.batch_size if runtime.embedding else runtime.parallel
+    shape = batch(arch, runtime, output_rows or rows)
+    cache_type = runtime.kv_cache_type
+    on_host = weights.padded and gpus > 0 and not runs_on_cuda(arch, cache_type)
+    outline = _outline(arch, layout, whole=pipeline and on_host)
+    replay = _replay(
+        arch,
+        shape,
+        outline.plan,
+        simulated,
+        output_device,
+        pipeline,
+        weights.padded,
+        kv_cache.cells_per_stream(runtime),
+    )
+    *found, host = replay.run(_steps(weights, outline, replay.copied))
     if simulated < gpus:
         first, middle, last = found
         found = [first, *[middle] * (gpus - 2), last]
     return Compute(tuple(found), host, output_bytes(arch, runtime))
 
 
-def rough(arch: Architecture, runtime: Runtime, gpus: int) -> Compute:
+def rough(
+    arch: Architecture,
+    runtime: Runtime,
+    gpus: int,
+    *,
+    pipeline: bool = False,
+    copied_bytes: int = 0,
+) -> Compute:
     """About what ``compute`` gives, by closed form: to order many models, not to promise.
 
-    A micro-batch's activations beside the mask, and what dominates of feed-forward part and
-    queries: the forms of a model on one device with flash attention.
+    A micro-batch's activations beside the masks, and what dominates of feed-forward part and
+    queries. In a ``pipeline`` inputs have four copies; of what lies on the host the first GPU
+    copies ``copied_bytes`` at a time.
     """
     tokens = kv_cache.micro_batch(arch, runtime)
-    row = 4 * tokens
+    row, encodes = 4 * tokens, arch.architecture in kv_cache.ENCODERS
+    cells = tokens if encodes else kv_cache.cells_per_stream(runtime)
+    seen = cells + (kv_cache.sliding_cells(arch, runtime) if kv_cache.window(arch) else 0)
+    mask = (2 if runtime.flash_attention else 4) * tokens * seen
+    width = row * arch.embedding_length
     first = min(arch.leading_dense_block_count, arch.block_count - 1)
-    widths = (
-        3 * at(arch.feed_forward_length, first),
-        3 * arch.expert_feed_forward_length * arch.expert_used_count,
-        2 * at(arch.head_count, 0) * arch.key_length,
+    heads = at(arch.head_count, 0)
+    queries = row * heads * (arch.key_length or arch.embedding_length // max(heads, 1))
+    stage = width + max(
+        3 * row * at(arch.feed_forward_length, first),
+        3 * row * arch.expert_feed_forward_length * arch.expert_used_count,
+        2 * queries if runtime.flash_attention else queries + row * heads * cells,
     )
-    mask = 2 * tokens * kv_cache.cells_per_stream(runtime)
-    inputs = 4 * row * arch.embedding_length + mask
-    largest = inputs + row * max(widths)
-    host = inputs if gpus else largest + row * arch.embedding_length
-    return Compute((largest,) * gpus, host, output_bytes(arch, runtime))
+    inputs = width * (1 if encodes else 3) + mask
+    output = output_bytes(arch, runtime)
+    if pipeline:
+        later = 10 * width + 4 * mask
+        on_gpus = (later + 5 * width + stage, *[later + stage] * (gpus - 1))
+        return Compute(on_gpus, later, output)
+    if not gpus:
+        return Compute((), inputs + stage + width, output)
+    on_first = max(inputs + stage, copied_bytes + 6 * width + mask if copied_bytes else 0)
+    return Compute((on_first, *[inputs + stage] * (gpus - 1)), inputs + width, output)
 
 
 def output_bytes(arch: Architecture, runtime: Runtime) -> int:
@@ -108,132 +142,168 @@ def output_bytes(arch: Architecture, runtime: Runtime) -> int:
     return 4 * arch.vocab_size * runtime.parallel
 
 
-REPEATS = 4
-"""How often one kind of block at least follows another in the graph that stands for all."""
-
-Plan = tuple[Segment, ...]
-"""Segments of one block each, which stand for all."""
-
-
-def _plan(weights: DeviceWeights, layout: Layout, gpus: int) -> Plan:
-    """Of each segment the blocks that follow on a kind that this kind has not yet followed."""
-    plan: list[Segment] = []
-    repeats = _repeats
-    if len(layout) > 1 and weights.arch.embedding_length_per_layer_input:
-        repeats = _all  # each block's own input is copied to its device
-    for segment in layout:
-        typed = gpus and (segment.device == gpus or segment.part)
-        kinds = weights.same_types if typed else weights.same_shapes
-        stop = min(segment.stop, kv_cache.trunk_blocks(weights.arch))
-        pairs = list(pairwise((-1, *kinds[segment.start : stop])))
-        left = {pair: repeats(count) for pair, count in Counter(pairs).items()}
-        for pair in pairs:
-            if left[pair]:
-                left[pair] -= 1
-                plan.append(segment._replace(start=pair[1], stop=pair[1] + 1))
-    return tuple(plan)
-
-
-def _repeats(count: int) -> int:
-    """Fewer repeats, even where they were even: buffers swap places from block to block."""
-    return count if count <= REPEATS else REPEATS + (count - REPEATS) % 2
-
-
-def _all(count: int) -> int:
-    return count
-
-
 STAGES = ("first", "middle", "last")
 """GPUs of a pipeline; those in the middle are alike."""
 
 
-def _staged(plan: Plan, last: int) -> Plan:
-    """The plan of a long pipeline with one GPU for each stage."""
+def _staged(layout: Layout, last: int) -> Layout:
+    """A long pipeline with one GPU for each stage."""
     stages = {0: 0, 1: 1, last: 2}
     return tuple(
         segment._replace(device=stages[segment.device])
-        for segment in plan
+        for segment in layout
         if segment.device in stages
     )
 
 
-@lru_cache(maxsize=8192)
-def _buffers(
-    weights: DeviceWeights,
-    shape: Batch,
-    plan: Plan,
-    gpus: int,
-    output_device: int,
-    pipeline: bool,
-    cells: int,
-) -> tuple[int, ...]:
-    steps = _trace_of(weights, shape, plan, gpus, output_device, pipeline)
-    return replay(steps, cells)
+class _Outline(NamedTuple):
+    """A layout's blocks and the few that stand for all."""
+
+    plan: Layout
+    """Segments of one block."""
+    blocks: tuple[int, ...]
+    stand_ins: tuple[int, ...]
+    """For each block the one of the plan that is like it and follows on one of the same kind."""
 
 
-@lru_cache(maxsize=512)
-def _trace_of(
-    weights: DeviceWeights,
-    shape: Batch,
-    plan: Plan,
-    gpus: int,
-    output_device: int,
-    pipeline: bool,
-) -> Trace:
-    typed = any(segment.device == gpus or segment.part for segment in plan) and gpus > 0
-    return _trace(
-        weights.arch,
-        shape,
-        tuple(_step(weights, segment, gpus) for segment in plan),
-        tuple(_outside(weights, output_device, gpus, typed=typed)),
-        gpus,
-        pipeline,
-        weights.padded,
+@lru_cache(maxsize=1024)
+def _outline(arch: Architecture, layout: Layout, *, whole: bool) -> _Outline:
+    """Blocks that stand for all: each kind's first and last, and each kind after each other.
+
+    ``whole``: in a pipeline, what every block copies between devices stays.
+    """
+    alike, loaded = kinds(arch), kv_cache.trunk_blocks(arch)
+    laid = [
+        (segment, block)
+        for segment in layout
+        for block in range(segment.start, min(segment.stop, loaded))
+    ]
+    plan = [
+        segment._replace(
+            start=alike[block],
+            stop=alike[block] + 1,
+            cache_device=_cache_device(arch, layout, segment, block),
+        )
+        for segment, block in laid
+    ]
+    blocks = tuple(block for _, block in laid)
+    if whole or (len(layout) > 1 and arch.embedding_length_per_layer_input):
+        # each block's own input is copied to its device
+        return _Outline(tuple(plan), blocks, tuple(range(len(plan))))
+    left, seen = Counter(plan), set[Segment]()
+    single = []
+    for segment in plan:
+        left[segment] -= 1
+        single.append((segment, segment in seen, min(left[segment], 2)))
+        seen.add(segment)
+    reach = _reach(arch)
+    around = [*[None] * (reach - 1), *single, *[None] * reach]
+    places = [tuple(around[place : place + 2 * reach]) for place in range(len(single))]
+    chosen: list[int] = []
+    latest: dict[object, int] = {None: -1}
+    known: dict[object, int] = {}
+    for place, pair in enumerate(pairwise((None, *places))):
+        if pair not in known:
+            # continue from where the same place as the last chosen one was seen last
+            end = latest[places[chosen[-1]] if chosen else None]
+            for new in range(end + 1, place + 1):
+                known.setdefault((places[new - 1] if new else None, places[new]), len(chosen))
+                chosen.append(new)
+        latest[places[place]] = place
+    return _Outline(
+        tuple(plan[place] for place in chosen),
+        blocks,
+        tuple(known[pair] for pair in pairwise((None, *places))),
     )
 
 
-@lru_cache(maxsize=512)
+def _cache_device(arch: Architecture, layout: Layout, segment: Segment, block: int) -> int:
+    owner = kv_cache.cache_owner(arch, block)
+    if owner == block:
+        return segment.device
+    return next((s.device for s in layout if s.start <= owner < s.stop), 0)
+
+
+def _steps(
+    weights: DeviceWeights, outline: _Outline, copied: tuple[tuple[tuple[str, int], ...], ...]
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Steps of the trace, each with the sizes of the weights that it copies."""
+    outside, blocks = weights.outside_copies, outline.blocks
+    steps = (0, *(place + 1 for place in outline.stand_ins), len(copied) - 1)
+    for number, step in enumerate(steps):
+        names = copied[step]
+        yield (
+            step,
+            tuple(
+                outside[name]
+                if name in outside
+                else weights.block_copies[blocks[number - 1 + later]][name]
+                for name, later in names
+            )
+            if names
+            else (),
+        )
+
+
+@lru_cache(maxsize=256)
+def _replay(
+    arch: Architecture,
+    shape: Batch,
+    plan: Layout,
+    gpus: int,
+    output_device: int,
+    pipeline: bool,
+    padded: bool,
+    cells: int,
+) -> Replay:
+    return Replay(_trace(arch, shape, plan, gpus, output_device, pipeline, padded), cells)
+
+
+@lru_cache(maxsize=128)
 def _trace(
     arch: Architecture,
     shape: Batch,
-    steps: tuple[Step, ...],
-    outside: tuple[Weight, ...],
+    plan: Layout,
     gpus: int,
+    output_device: int,
     pipeline: bool,
     padded: bool,
 ) -> Trace:
-    graph = forward(arch, shape, steps, outside, gpus)
-    return trace(schedule(graph, gpus + 1, pipeline=pipeline), gpus + 1, padded=padded)
+    steps = tuple(_step(arch, segment) for segment in plan)
+    graph = forward(arch, shape, steps, _outside(arch, output_device, gpus), gpus)
+    cache_type = cast("CacheType", shape.cache_kind.lower())
+    on_host = padded and gpus > 0 and not runs_on_cuda(arch, cache_type)
+    order = schedule(graph, gpus + 1, pipeline=pipeline, attention_on_host=on_host)
+    return trace(order, gpus + 1, padded=padded, reach=_reach(arch))
 
 
-def _weight(stored: StoredTensors, device: int, *, typed: bool) -> Weight:
-    kind, size = (stored.tensor_type, stored.bytes_each) if typed else ("F32", 0)
-    return Weight(stored.group.name, kind, stored.group.shape, size, device)
+def _reach(arch: Architecture) -> int:
+    """How many blocks later what a block leaves may still be needed.
+
+    A recurrent block begins with its state, before the block ahead of it is finished.
+    """
+    return 2 if arch.architecture in kv_cache.HYBRIDS else 1
 
 
-def _step(weights: DeviceWeights, segment: Segment, gpus: int) -> Step:
-    """One block with its tensors; those that may be copied to another device with their types."""
-    home = segment.device
+def _step(arch: Architecture, segment: Segment) -> Step:
+    """One block with its tensors."""
     pattern = ELSEWHERE[segment.part] if segment.part else None
     tensors = []
-    for stored in weights.blocks[segment.start]:
-        moved = pattern is not None and pattern.match(stored.group.name)
-        device = segment.elsewhere if moved else home
-        tensors.append(_weight(stored, device, typed=gpus > 0 and (device == gpus or bool(moved))))
-    return Step(segment.start, home, tuple(tensors))
+    for group in tensor_groups(arch):
+        if segment.start in group.blocks:
+            moved = pattern is not None and pattern.match(group.name)
+            device = segment.elsewhere if moved else segment.device
+            tensors.append(Weight(group.name, group.shape, device))
+    return Step(segment.start, segment.device, tuple(tensors), segment.cache_device)
 
 
-def _outside(weights: DeviceWeights, output_device: int, gpus: int, *, typed: bool) -> list[Weight]:
+def _outside(arch: Architecture, output_device: int, host: int) -> tuple[Weight, ...]:
     """Tensors outside of blocks; a tied token embedding is the output matrix too."""
     found = []
-    for stored in weights.outside:
-        name = stored.group.name
-        looked_up = INPUTS.match(name) is not None
-        device = gpus if looked_up else output_device
-        moves = ROPE.match(name) or WITH_FIRST_BLOCK.match(name)
-        copied = typed and (device == gpus or moves is not None)
-        found.append(_weight(stored, device, typed=copied))
-        if name == "token_embd.weight" and not weights.arch.has_output:
-            tied = _weight(stored, output_device, typed=typed and output_device == gpus)
-            found.append(tied._replace(name="output.weight"))
-    return found
+    for group in tensor_groups(arch):
+        if not group.blocks:
+            device = host if INPUTS.match(group.name) else output_device
+            found.append(Weight(group.name, group.shape, device))
+            if group.name == "token_embd.weight" and not arch.has_output:
+                found.append(Weight("output.weight", group.shape, output_device))
+    return tuple(found)

@@ -8,22 +8,21 @@ Sources: llama.cpp b11434 ``src/llama-model.cpp`` (which tensor goes with which 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Literal
 
 import msgspec
 
-from tagfit.facts import Architecture, StoredTensors, Weights
+from tagfit.facts import Architecture, StoredTensors, TensorGroup, Weights
 from tagfit.sizing.ggml import row_bytes
 from tagfit.sizing.graph.blocks import NORM_IS_LAST
-from tagfit.sizing.graph.gemma import is_sparse
 from tagfit.sizing.kv_cache import (
     CUDA_ALIGNMENT,
     CUDA_ROW_PADDING,
-    has_cache,
+    ENCODERS,
     pad,
-    slides,
     trunk_blocks,
 )
 
@@ -43,21 +42,31 @@ WITH_FIRST_BLOCK = re.compile(r"(token_embd_norm|per_layer_model_proj|per_layer_
 """Tensors outside of blocks that go with the first one."""
 ROPE = re.compile(r"rope_(freqs|factors_long|factors_short)\.")
 """One copy on each device that has a block."""
+WITHOUT_OUTPUT = ENCODERS - {"gemma-embedding"}
+"""Architectures that never multiply with the token embedding (models/bert.cpp)."""
+OUTPUT_LOADED_FIRST = frozenset({"gemma3n", "gemma4"})
+"""Architectures that load the tied output matrix before the token embedding, which does not see
+that the same buffer has it already (models/gemma3n.cpp:28, models/gemma4.cpp:49)."""
+REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
 UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
 HOST_ALIGNMENT = 32
 """Bytes: ggml.c, TENSOR_ALIGNMENT of the CPU's buffers."""
 
 
-class BlockBytes(msgspec.Struct, frozen=True):
+class BlockBytes(msgspec.Struct, frozen=True, eq=False, dict=True):
     """Bytes in one kind of buffer; sums over blocks run from the first block, with a 0 before."""
 
+    sizes: tuple[tuple[TensorGroup, int], ...]
+    """What a tensor of each group within blocks takes."""
     sums: tuple[int, ...]
-    elsewhere_sums: dict[Part, tuple[int, ...]]
-    """The share of each part's tensors that lie elsewhere."""
     output: int
     """Output layer; with the second copy of a tied token embedding on a GPU."""
     inputs: int
     rope: int
+    repacked_output: int
+    """A tied token embedding's second copy, in the order in which a CPU multiplies with it."""
+    loaded: int
+    """Blocks that are loaded at all: not those that predict further tokens."""
 
     def blocks(self, start: int, stop: int) -> int:
         """Bytes of the blocks from start to before stop."""
@@ -65,124 +74,128 @@ class BlockBytes(msgspec.Struct, frozen=True):
 
     def elsewhere(self, part: Part, start: int, stop: int) -> int:
         """Bytes of these blocks that lie elsewhere when only this part is on a GPU."""
-        sums = self.elsewhere_sums[part]
+        sums = self._elsewhere[part]
         return sums[stop] - sums[start]
 
+    @cached_property
+    def _elsewhere(self) -> dict[Part, tuple[int, ...]]:
+        return {
+            part: _sums(
+                [(group, size) for group, size in self.sizes if pattern.match(group.name)],
+                len(self.sums) - 1,
+                self.loaded,
+            )
+            for part, pattern in ELSEWHERE.items()
+        }
 
-class DeviceWeights(msgspec.Struct, frozen=True, eq=False):
+
+class DeviceWeights(msgspec.Struct, frozen=True, eq=False, dict=True):
     """A model's weights as GPU buffers and as host buffers hold them."""
 
     arch: Architecture
+    tensors: tuple[StoredTensors, ...]
     gpu: BlockBytes
     host: BlockBytes
     padded: bool
-    outside: tuple[StoredTensors, ...]
-    blocks: tuple[tuple[StoredTensors, ...], ...]
-    same_shapes: tuple[int, ...]
-    """For each block the first one with tensors of the same names and shapes."""
-    same_types: tuple[int, ...]
-    """The same, with tensors of the same types too."""
+
+    @cached_property
+    def outside_copies(self) -> dict[str, int]:
+        """What a GPU needs for a copy of each tensor outside of blocks."""
+        found = {
+            stored.group.name: gpu_tensor_bytes(stored, padded=self.padded)
+            for stored in self.tensors
+            if not stored.group.blocks
+        }
+        return {"output.weight": found["token_embd.weight"], **found}
+
+    @cached_property
+    def block_copies(self) -> tuple[dict[str, int], ...]:
+        """What a GPU needs for a copy of each tensor of each block."""
+        found: tuple[dict[str, int], ...] = tuple({} for _ in range(self.arch.block_count))
+        for stored in self.tensors:
+            size = gpu_tensor_bytes(stored, padded=self.padded)
+            for block in stored.group.blocks:
+                found[block][stored.group.name] = size
+        return found
+
+
+def has_tied_output(arch: Architecture) -> bool:
+    """Whether the token embedding is the output matrix too."""
+    return not arch.has_output and arch.architecture not in WITHOUT_OUTPUT
+
+
+def is_repacked(stored: StoredTensors) -> bool:
+    """Whether a CPU with AVX2 keeps a matrix in an order of its own (repack.cpp:4985)."""
+    return stored.tensor_type in REPACKED_TYPES and stored.group.shape[1] % 8 == 0
 
 
 def gpu_tensor_bytes(stored: StoredTensors, *, padded: bool) -> int:
-    """What one tensor takes from a GPU's buffer; CUDA and ROCm pad quantized rows."""
-    size = stored.bytes_each
+    """What one tensor takes on a GPU; CUDA and ROCm pad quantized rows."""
     missing = -stored.group.shape[0] % CUDA_ROW_PADDING
     if padded and missing and stored.tensor_type not in UNQUANTIZED:
-        size += row_bytes(stored.tensor_type, missing)
-    return pad(size, CUDA_ALIGNMENT)
+        return stored.bytes_each + row_bytes(stored.tensor_type, missing)
+    return stored.bytes_each
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=512)
 def device_weights(arch: Architecture, weights: Weights, *, padded: bool) -> DeviceWeights:
     """The tables for one model; ``padded`` for CUDA and ROCm."""
     tensors = weights.tensors
-    blocks = _by_block(arch, tensors)
+    gpu = [pad(gpu_tensor_bytes(stored, padded=padded), CUDA_ALIGNMENT) for stored in tensors]
+    host = [pad(stored.bytes_each, HOST_ALIGNMENT) for stored in tensors]
     return DeviceWeights(
         arch=arch,
-        gpu=_table(
-            arch,
-            tensors,
-            [gpu_tensor_bytes(stored, padded=padded) for stored in tensors],
-            on_gpu=True,
-        ),
-        host=_table(
-            arch,
-            tensors,
-            [pad(stored.bytes_each, HOST_ALIGNMENT) for stored in tensors],
-            on_gpu=False,
-        ),
+        tensors=tensors,
+        gpu=_table(arch, tensors, gpu, on_gpu=True),
+        host=_table(arch, tensors, host, on_gpu=False),
         padded=padded,
-        outside=tuple(stored for stored in tensors if not stored.group.blocks),
-        blocks=blocks,
-        same_shapes=_first_alike(
-            arch, [tuple((t.group.name, t.group.shape) for t in block) for block in blocks]
-        ),
-        same_types=_first_alike(
-            arch,
-            [
-                tuple((t.group.name, t.group.shape, t.tensor_type) for t in block)
-                for block in blocks
-            ],
-        ),
-    )
-
-
-def _by_block(
-    arch: Architecture, tensors: tuple[StoredTensors, ...]
-) -> tuple[tuple[StoredTensors, ...], ...]:
-    found: list[list[StoredTensors]] = [[] for _ in range(arch.block_count)]
-    for stored in sorted(tensors, key=lambda stored: stored.group.name):
-        for block in stored.group.blocks:
-            found[block].append(stored)
-    return tuple(map(tuple, found))
-
-
-def _first_alike(arch: Architecture, signatures: list[tuple[object, ...]]) -> tuple[int, ...]:
-    first: dict[object, int] = {}
-    return tuple(
-        first.setdefault(
-            (signature, slides(arch, block), has_cache(arch, block), is_sparse(arch, block)), block
-        )
-        for block, signature in enumerate(signatures)
     )
 
 
 def _table(
-    arch: Architecture, tensors: tuple[StoredTensors, ...], sizes: list[int], *, on_gpu: bool
+    arch: Architecture, tensors: tuple[StoredTensors, ...], each: list[int], *, on_gpu: bool
 ) -> BlockBytes:
-    per_block = [0] * arch.block_count
-    elsewhere = {part: [0] * arch.block_count for part in ELSEWHERE}
-    output = inputs = rope = 0
-    loaded = trunk_blocks(arch)  # blocks that predict further tokens are not loaded
-    for stored, size in zip(tensors, sizes, strict=True):
+    loaded = trunk_blocks(arch)
+    output = inputs = rope = first = repacked_output = 0
+    sizes = []
+    for stored, size in zip(tensors, each, strict=True):
         name = stored.group.name
         if stored.group.blocks:
-            parts = [part for part, pattern in ELSEWHERE.items() if pattern.match(name)]
-            for block in stored.group.blocks:
-                if block >= loaded:
-                    continue
-                per_block[block] += size
-                for part in parts:
-                    elsewhere[part][block] += size
-        elif ROPE.match(name):
+            sizes.append((stored.group, size))
+            continue
+        if ROPE.match(name):
             rope += size
         elif WITH_FIRST_BLOCK.match(name) and arch.architecture not in NORM_IS_LAST:
-            per_block[0] += size
+            first += size
         elif INPUTS.match(name):
             inputs += size
-            if on_gpu and name == "token_embd.weight" and not arch.has_output:
-                output += size
+            if name == "token_embd.weight" and has_tied_output(arch):
+                twice = on_gpu or arch.architecture in OUTPUT_LOADED_FIRST
+                output += size * twice
+                repacked_output = size * (is_repacked(stored) and not twice)
         else:
             output += size
+    start, *sums = _sums(sizes, arch.block_count, loaded)
     return BlockBytes(
-        sums=_sums(per_block),
-        elsewhere_sums={part: _sums(values) for part, values in elsewhere.items()},
+        sizes=tuple(sizes),
+        sums=(start, *(first + value for value in sums)) if first else (start, *sums),
         output=output,
         inputs=inputs,
         rope=rope,
+        repacked_output=repacked_output,
+        loaded=loaded,
     )
 
 
-def _sums(values: list[int]) -> tuple[int, ...]:
-    return tuple(accumulate(values, initial=0))
+def _sums(sizes: Iterable[tuple[TensorGroup, int]], blocks: int, loaded: int) -> tuple[int, ...]:
+    """Bytes before each block; the last entry is the total."""
+    everywhere = 0
+    per_block = [0] * blocks
+    for group, size in sizes:
+        if len(group.blocks) == blocks:
+            everywhere += size
+        else:
+            for block in group.blocks:
+                per_block[block] += size
+    found = [everywhere + size for size in per_block[:loaded]]
+    return tuple(accumulate([*found, *[0] * (blocks - loaded)], initial=0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -130,12 +130,13 @@ def resident(model: Load, shares: Shares) -> tuple[Used, ...]:
         found.append(Used(size, model.gpu_cache[end] - model.gpu_cache[here]))
         first = stop
     on_host += host.output if start > blocks else 0
+    on_host += 0 if shares else host.repacked_output
     return (*found, Used(on_host, model.host_cache[host_blocks]))
 
 
 def _buffers(model: Load, shares: Shares) -> Compute:
     if not model.exact:
-        return rough(model.arch, model.runtime, len(shares))
+        return _rough_buffers(model, shares)
     blocks, host = model.arch.block_count, len(shares)
     first = max(blocks + 1 - sum(share.layers for share in shares), 0)
     layout = [Segment(host, 0, min(first, blocks))]
@@ -159,10 +160,24 @@ def _buffers(model: Load, shares: Shares) -> Compute:
     )
 
 
+def _rough_buffers(model: Load, shares: Shares) -> Compute:
+    whole = sum(share.full for share in shares) == model.layers
+    copied = 0
+    if shares and not whole:
+        tensor = max(size for _, size in model.weights.gpu.sizes)
+        cache = max(after - before for before, after in pairwise(model.gpu_cache))
+        copied = max(tensor, cache)
+    pipeline = whole and len(shares) > 1
+    return rough(model.arch, model.runtime, len(shares), pipeline=pipeline, copied_bytes=copied)
+
+
 def fits(model: Load, shares: Shares, targets: tuple[int, ...]) -> bool:
     """Whether every GPU stays within its target."""
-    *gpus, _ = measure(model, shares)
-    return all(used.total <= target for used, target in zip(gpus, targets, strict=True))
+
+    def within(devices: tuple[Used, ...]) -> bool:
+        return all(used.total <= target for used, target in zip(devices, targets, strict=False))
+
+    return within(resident(model, shares)) and within(measure(model, shares))
 
 
 def fit(model: Load, free: tuple[int, ...], targets: tuple[int, ...]) -> Shares:
@@ -187,6 +202,8 @@ class _Search:
         self._model = model
         self._targets = targets
         self._last = len(targets) - 1
+        self._buffers = list(rough(model.arch, model.runtime, len(targets)).gpus)
+        """Compute buffers as measured last; at first about what they may be."""
 
     def used(self, shares: Shares) -> tuple[int, ...]:
         """Bytes on each GPU."""
@@ -198,18 +215,22 @@ class _Search:
         Weights and caches of a layout are cheap to know, its compute buffer is not and hardly
         changes from one to the next: so it is measured only near the answer.
         """
+        target = self._targets[index]
 
         def known(n: int) -> int:
             return resident(self._model, layout(n))[index].total
 
-        target = self._targets[index]
-        low, high, n = 0, count + 1, count
+        def most(low: int, high: int, rest: int) -> int:
+            return low + bisect_right(range(low + 1, high), rest, key=known)
+
+        low, high = 0, most(0, count + 1, target) + 1
+        n = count if high > count else most(0, high, target - self._buffers[index])
         while high - low > 1:
+            n = min(max(n, low + 1), high - 1)
             used = self.used(layout(n))[index]
             low, high = (n, high) if used <= target else (low, n)
-            rest = target - (used - known(n))
-            guess = low + bisect_right(range(low + 1, high), rest, key=known)
-            n = min(max(guess, low + 1), high - 1)
+            self._buffers[index] = used - known(n)
+            n = most(low, high, target - self._buffers[index])
         return low
 
     def back_to_front(self) -> Shares:
@@ -263,9 +284,14 @@ class _Search:
             share = Share(layers + 1, partial + 1, part, index < self._last)
             return _replaced(base, index, share)
 
+        affected = (index, min(index + 1, self._last))
+
         def has_room(candidate: Shares) -> bool:
+            known = resident(self._model, candidate)
+            if any(known[i].total >= self._targets[i] for i in affected):
+                return False
             used = self.used(candidate)
-            return all(used[i] < self._targets[i] for i in (index, min(index + 1, self._last)))
+            return all(used[i] < self._targets[i] for i in affected)
 
         if has_room(up := with_part("up")):
             return (gate if has_room(gate := with_part("gate")) else up), next_start

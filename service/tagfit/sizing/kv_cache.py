@@ -7,6 +7,7 @@ Sources are llama.cpp's ``src/``: ``llama-context.cpp`` (cells), ``llama-kv-cach
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from tagfit.facts import Architecture, CacheType, Runtime, at
 from tagfit.sizing.ggml import row_bytes
@@ -173,11 +174,20 @@ def has_attention(arch: Architecture, block: int) -> bool:
 
 def has_cache(arch: Architecture, block: int) -> bool:
     """Whether a block keeps keys and values of its own."""
-    name = arch.architecture
-    caches = CACHES_FROM_START.get(name, arch.block_count - arch.shared_kv_layers)
-    if name in ENCODERS or block >= min(caches, trunk_blocks(arch)):
+    if arch.architecture in ENCODERS or block >= min(_caches(arch), trunk_blocks(arch)):
         return False
     return has_attention(arch, block)
+
+
+def _caches(arch: Architecture) -> int:
+    """So many of the first blocks keep a cache."""
+    return CACHES_FROM_START.get(arch.architecture, arch.block_count - arch.shared_kv_layers)
+
+
+def cache_owner(arch: Architecture, block: int) -> int:
+    """The block whose cache a block reads: itself, or the last one that slides as it does."""
+    caches = _caches(arch)
+    return block if block < caches else caches - (2 if slides(arch, block) else 1)
 
 
 def uses_latent_attention(arch: Architecture) -> bool:
@@ -245,6 +255,28 @@ def _cache_tensor_bytes(cache_type: CacheType, width: int, rows: int, *, cuda: b
     return pad(size, CUDA_ALIGNMENT)
 
 
+class _Kept(NamedTuple):
+    """What a block keeps of each token, and whether it has a recurrent state."""
+
+    key_width: int
+    value_width: int
+    slides: bool
+    recurrent: bool
+
+
+@lru_cache(maxsize=1024)
+def _kept_by_block(arch: Architecture) -> tuple[_Kept, ...]:
+    made: dict[_Kept, _Kept] = {}
+
+    def kept(block: int) -> _Kept:
+        widths = kv_widths(arch, block) if has_cache(arch, block) else (0, 0)
+        recurrent = block < trunk_blocks(arch) and is_recurrent(arch, block)
+        found = _Kept(*widths, slides(arch, block), recurrent)
+        return made.setdefault(found, found)
+
+    return tuple(kept(block) for block in range(arch.block_count))
+
+
 def cache_bytes_by_block(
     arch: Architecture, runtime: Runtime, *, cuda: bool = False
 ) -> tuple[int, ...]:
@@ -252,41 +284,25 @@ def cache_bytes_by_block(
 
     ``cuda`` adds the row padding that CUDA and ROCm buffers have for quantized rows.
     """
-    return tuple(
-        attention + state
-        for attention, state in zip(*_cache_by_block(arch, runtime, cuda), strict=True)
-    )
-
-
-@lru_cache(maxsize=256)
-def _cache_by_block(
-    arch: Architecture, runtime: Runtime, cuda: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
     kind, count = runtime.kv_cache_type, streams(runtime)
     full = cells_per_stream(runtime) * count
     sliding = sliding_cells(arch, runtime) * count if window(arch) else full
-    blocks = range(arch.block_count)
-    widest = widest_value(arch)
+    kept = _kept_by_block(arch)
+    state = state_bytes_each(arch, runtime)
 
-    def attention(block: int) -> int:
-        if not has_cache(arch, block):
-            return 0
-        cells = sliding if slides(arch, block) else full
-        key, value = kv_widths(arch, block)
-        if not runtime.flash_attention and value:
-            value = widest
-        return _cache_tensor_bytes(kind, key, cells, cuda=cuda) + _cache_tensor_bytes(
-            kind, value, cells, cuda=cuda
+    def size(block: _Kept) -> int:
+        cells = sliding if block.slides else full
+        value = block.value_width
+        if value and not runtime.flash_attention:
+            value = widest_value(arch)
+        return (
+            _cache_tensor_bytes(kind, block.key_width, cells, cuda=cuda)
+            + _cache_tensor_bytes(kind, value, cells, cuda=cuda)
+            + (state if block.recurrent else 0)
         )
 
-    state = 4 * recurrent_elements(arch) * runtime.parallel
-    return (
-        tuple(attention(block) for block in blocks),
-        tuple(
-            state if block < trunk_blocks(arch) and is_recurrent(arch, block) else 0
-            for block in blocks
-        ),
-    )
+    sizes = {block: size(block) for block in set(kept)}
+    return tuple([sizes[block] for block in kept])
 
 
 def cache_bytes(arch: Architecture, runtime: Runtime, *, cuda: bool = False) -> int:
@@ -294,6 +310,11 @@ def cache_bytes(arch: Architecture, runtime: Runtime, *, cuda: bool = False) -> 
     return sum(cache_bytes_by_block(arch, runtime, cuda=cuda))
 
 
+def state_bytes_each(arch: Architecture, runtime: Runtime) -> int:
+    """Bytes of the recurrent state of one block."""
+    return 4 * recurrent_elements(arch) * runtime.parallel
+
+
 def state_bytes(arch: Architecture, runtime: Runtime) -> int:
     """Bytes of the recurrent state alone; context and cache type do not change it."""
-    return sum(_cache_by_block(arch, runtime, cuda=False)[1])
+    return state_bytes_each(arch, runtime) * sum(block.recurrent for block in _kept_by_block(arch))

@@ -19,9 +19,6 @@ from tagfit.facts import (
 from tagfit.sizing import fit, kv_cache, rules
 from tagfit.sizing.runtime import placement_group, predicted_bytes, setting
 
-PADDED_BACKENDS = frozenset({"cuda", "rocm"})
-"""Backends whose buffers pad quantized rows; ROCm's is compiled from CUDA's."""
-
 
 class _Budget(msgspec.Struct, frozen=True):
     """What the GPUs offer."""
@@ -124,7 +121,7 @@ def _problem(
     tokens = runtime.context_length * runtime.parallel
     predicted = predicted_bytes(arch, weights.tensor_bytes, tokens)
     gpus = placement_group(hardware, hardware.gpus, predicted)
-    padded = bool(gpus) and gpus[0].backend in PADDED_BACKENDS
+    padded = bool(gpus) and gpus[0].backend in rules.CUDA_BACKENDS
     model = fit.load(arch, weights, runtime, padded=padded, exact=exact)
     return model, _budget(model, gpus, hardware, projector_bytes)
 
@@ -155,13 +152,9 @@ def _budget(
 
 def _free(hardware: Hardware, gpu: Device) -> int:
     """What a process may allocate on a GPU before its driver context."""
-    free = gpu.free_memory_bytes
-    if gpu.backend == "metal" and gpu.memory_bytes >= hardware.memory_bytes:
-        share = next(share for most, share in rules.METAL_SHARES if gpu.memory_bytes <= most)
-        free = min(free, int(gpu.memory_bytes * share))
-    if hardware.unified_memory and hardware.free_memory_bytes:
-        free = min(free, hardware.free_memory_bytes)
-    return free
+    if hardware.unified_memory and hardware.memory_bytes:
+        return min(gpu.free_memory_bytes, hardware.free_memory_bytes)
+    return gpu.free_memory_bytes
 
 
 def _placement(

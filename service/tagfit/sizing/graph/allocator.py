@@ -1,12 +1,14 @@
 """How large the buffers of a graph become: ggml's graph allocator.
 
 Source: llama.cpp b11434 ``ggml/src/ggml-alloc.c``. Which tensor takes the memory of which
-other one depends on the graph alone, so that it is found once; how large the buffers become
-is then replayed for any number of cells.
+other one depends on the graph alone: it is found once, step by step (a step is a block, or what
+comes before or after them). The steps are then run for any number of cells and of blocks; a step
+that starts where it has started before ends as it did.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tagfit.sizing.graph.scheduler import Order
@@ -14,41 +16,65 @@ from tagfit.sizing.graph.tensors import CELLS, INPLACE, Tensor, cuda_padding
 
 HOST_ALIGNMENT = 32
 GPU_ALIGNMENT = 128
+ENDLESS = 1 << 62
+
+ALLOCATE, FREE, SHRINK = range(3)
+
+
+class Size(NamedTuple):
+    """Bytes as fixed + per_cell * cells, or those of a copied weight."""
+
+    fixed: int
+    per_cell: int = 0
+    weight: int = -1
+    """Which of the step's copied weights."""
 
 
 class Event(NamedTuple):
-    """One step: allocate a slot, free it, or free the part of it that a successor leaves over."""
+    """Allocate a slot, free it, or free the part of it that a successor leaves over."""
 
-    action: str
+    action: int
     slot: int
     backend: int
-    fixed: int
-    per_cell: int
-    kept_fixed: int = 0
-    kept_per_cell: int = 0
+    size: Size
+    kept: Size | None = None
+
+
+class Step(NamedTuple):
+    """The events of one step."""
+
+    events: list[Event]
+    weights: list[tuple[str, int]]
+    """Those that it copies to another device, and how many steps later they are needed."""
+    passed_on: list[int]
+    """Slots taken of late that are still in use after it."""
 
 
 class Trace(NamedTuple):
     """All steps of one graph."""
 
-    events: tuple[Event, ...]
+    steps: tuple[Step, ...]
     alignments: tuple[int, ...]
-    slots: int
 
 
-def trace(order: Order, backends: int, *, padded: bool) -> Trace:
-    """The steps that ggml takes for a graph; ``padded`` for GPUs of CUDA and ROCm."""
-    return _Tracer(order, backends, padded=padded).run()
+def trace(order: Order, backends: int, *, padded: bool, reach: int) -> Trace:
+    """The steps that ggml takes for a graph; ``padded`` for GPUs of CUDA and ROCm.
+
+    ``reach`` is the number of steps for which a slot may be kept that each block takes anew.
+    """
+    return _Tracer(order, backends, padded=padded, reach=reach).run()
 
 
-def _linear(size: int) -> tuple[int, int]:
-    """Bytes as fixed + per_cell * cells."""
+def _linear(size: int) -> Size:
+    if size < CELLS // 2:
+        return Size(size)
     per_cell, fixed = divmod(size, CELLS)
-    return (fixed - CELLS, per_cell + 1) if fixed > CELLS // 2 else (fixed, per_cell)
+    return Size(fixed - CELLS, per_cell + 1) if fixed > CELLS // 2 else Size(fixed, per_cell)
 
 
 class _Tracer:
-    def __init__(self, order: Order, backends: int, *, padded: bool) -> None:
+    def __init__(self, order: Order, backends: int, *, padded: bool, reach: int) -> None:
+        self._reach = reach
         self._order = order
         self._cpu = backends - 1
         self._padded = padded
@@ -56,8 +82,12 @@ class _Tracer:
         self._views = [0] * order.tensors
         self._slots: dict[int, int] = {}
         """Tensor to the slot that it holds."""
-        self._backends: list[int] = []
-        self._events: list[Event] = []
+        self._sizes: list[tuple[int, Size]] = []
+        """Backend and size of each slot."""
+        self._step = Step([], [], [])
+        self._steps = [self._step]
+        self._taken: dict[int, int] = {}
+        """Slot to the step in which it was taken last."""
 
     def run(self) -> Trace:
         for leaf in self._order.leafs:
@@ -65,13 +95,22 @@ class _Tracer:
         for node in self._order.nodes:
             self._count(node)
         for node in self._order.nodes:
-            for source in node.sources:
-                self._allocate(source, node.backend)
+            while node.step >= len(self._steps):
+                self._next_step()
             self._allocate(node, node.backend)
             for source in node.sources:
                 self._release(source)
+        while len(self._steps) < self._order.steps:
+            self._next_step()
         gpu = GPU_ALIGNMENT if self._padded else HOST_ALIGNMENT
-        return Trace(tuple(self._events), (*[gpu] * self._cpu, HOST_ALIGNMENT), len(self._backends))
+        return Trace(tuple(self._steps), (*[gpu] * self._cpu, HOST_ALIGNMENT))
+
+    def _next_step(self) -> None:
+        recent = len(self._steps) + 1 - self._reach
+        held = self._slots.values()
+        self._step.passed_on.extend(slot for slot in held if self._taken[slot] >= recent)
+        self._step = Step([], [], [])
+        self._steps.append(self._step)
 
     def _count(self, node: Tensor) -> None:
         if node.base is not None and node.operation != "none":
@@ -83,7 +122,13 @@ class _Tracer:
             if source.is_input:
                 self._allocate(source, node.backend)
 
-    def _size(self, tensor: Tensor, backend: int) -> tuple[int, int]:
+    def _size(self, tensor: Tensor, backend: int) -> Size:
+        if tensor.weight:
+            name, step = tensor.weight
+            copied = name, step - len(self._steps) + 1
+            if copied not in self._step.weights:
+                self._step.weights.append(copied)
+            return Size(0, 0, self._step.weights.index(copied))
         extra = cuda_padding(tensor) if self._padded and backend != self._cpu else 0
         return _linear(tensor.bytes + extra)
 
@@ -92,10 +137,11 @@ class _Tracer:
             return
         if tensor.operation in INPLACE and self._reuse(tensor):
             return
-        slot = len(self._backends)
-        self._backends.append(backend)
+        slot, size = len(self._sizes), self._size(tensor, backend)
+        self._sizes.append((backend, size))
         self._slots[tensor.index] = slot
-        self._events.append(Event("allocate", slot, backend, *self._size(tensor, backend)))
+        self._taken[slot] = len(self._steps)
+        self._step.events.append(Event(ALLOCATE, slot, backend, size))
 
     def _reuse(self, tensor: Tensor) -> bool:
         """Take over the memory of a source that nothing else needs."""
@@ -111,10 +157,12 @@ class _Tracer:
             ):
                 slot = self._slots.pop(source.index)
                 self._slots[tensor.index] = slot
-                backend = self._backends[slot]
-                before, after = self._size(source, backend), self._size(tensor, backend)
+                self._taken[slot] = len(self._steps)
+                backend, before = self._sizes[slot]
+                after = self._size(tensor, backend)
                 if before != after:
-                    self._events.append(Event("shrink", slot, backend, *before, *after))
+                    self._sizes[slot] = backend, after
+                    self._step.events.append(Event(SHRINK, slot, backend, before, after))
                 return True
         return False
 
@@ -134,47 +182,107 @@ class _Tracer:
         if tensor.is_output or tensor.index not in self._slots:
             return
         slot = self._slots.pop(tensor.index)
-        backend = self._backends[slot]
-        self._events.append(Event("free", slot, backend, *self._size(tensor, backend)))
+        backend, size = self._sizes[slot]
+        if size.weight >= 0 and tensor.weight:
+            size = self._size(tensor, backend)  # counted from this step
+        self._step.events.append(Event(FREE, slot, backend, size))
 
 
-def replay(steps: Trace, cells: int) -> tuple[int, ...]:
-    """Bytes of each backend's buffer for a cache of so many cells."""
-    buffers = [_Buffer() for _ in steps.alignments]
-    offsets = [0] * steps.slots
-    alignments = steps.alignments
-    for action, slot, backend, fixed, per_cell, kept_fixed, kept_per_cell in steps.events:
-        alignment = alignments[backend]
-        size = -(-(fixed + per_cell * cells) // alignment) * alignment
-        if action == "allocate":
-            offsets[slot] = buffers[backend].allocate(size)
-        elif action == "free":
-            buffers[backend].free(offsets[slot], size)
-        else:
-            kept = -(-(kept_fixed + kept_per_cell * cells) // alignment) * alignment
-            if size > kept:
-                buffers[backend].free(offsets[slot] + kept, size - kept)
-    return tuple(buffer.size for buffer in buffers)
+class _State(NamedTuple):
+    """Memory between two steps."""
+
+    free: tuple[tuple[tuple[int, int], ...], ...]
+    """Offset and size of the free blocks of each backend, the last of which is endless."""
+    passed_on: tuple[int, ...]
+    """Offsets of the slots that the step before has passed on."""
+    others: tuple[tuple[int, int], ...]
+    """Slots that live longer, and their offsets."""
+
+
+class Replay:
+    """The steps of a trace for a cache of so many cells."""
+
+    def __init__(self, found: Trace, cells: int) -> None:
+        self._trace = found
+        self._cells = cells
+        self._states: dict[_State, int] = {}
+        self._known: list[_State] = []
+        self._ends: dict[tuple[int, int, tuple[int, ...]], tuple[int, tuple[int, ...]]] = {}
+        """State, step and sizes of copied weights to the state after it and bytes needed."""
+        self.copied = tuple(tuple(step.weights) for step in found.steps)
+        """The names of the weights that each step copies."""
+        backends = len(found.alignments)
+        self._start = self._number(_State((((0, ENDLESS),),) * backends, (), ()))
+
+    def run(self, steps: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[int, ...]:
+        """Bytes of each backend's buffer; each step comes with its copied weights' sizes."""
+        state, ends = self._start, self._ends
+        needed = set()
+        for step, weights in steps:
+            key = state, step, weights
+            if key not in ends:
+                ends[key] = self._execute(*key)
+            state, bytes_needed = ends[key]
+            needed.add(bytes_needed)
+        return tuple(map(max, *needed)) if len(needed) > 1 else needed.pop()
+
+    def _number(self, state: _State) -> int:
+        if state not in self._states:
+            self._states[state] = len(self._known)
+            self._known.append(state)
+        return self._states[state]
+
+    def _execute(
+        self, start: int, step: int, weights: tuple[int, ...]
+    ) -> tuple[int, tuple[int, ...]]:
+        state, cells, alignments = self._known[start], self._cells, self._trace.alignments
+        buffers = [_Buffer(free) for free in state.free]
+        offsets = dict(state.others)
+        if step:
+            before = self._trace.steps[step - 1].passed_on
+            offsets.update(zip(before, state.passed_on, strict=True))
+
+        def bytes_of(size: Size, alignment: int) -> int:
+            fixed, per_cell, weight = size
+            found = weights[weight] if weight >= 0 else fixed + per_cell * cells
+            return -(-found // alignment) * alignment
+
+        for action, slot, backend, size, kept in self._trace.steps[step].events:
+            needed = bytes_of(size, alignments[backend])
+            if action == ALLOCATE:
+                offsets[slot] = buffers[backend].allocate(needed)
+            elif action == FREE:
+                buffers[backend].free(offsets.pop(slot), needed)
+            elif kept is not None:
+                left = bytes_of(kept, alignments[backend])
+                if needed > left:
+                    buffers[backend].free(offsets[slot] + left, needed - left)
+        end = _State(
+            tuple(tuple((at, size) for at, size in buffer.free_blocks) for buffer in buffers),
+            tuple(offsets.pop(slot) for slot in self._trace.steps[step].passed_on),
+            tuple(sorted(offsets.items())),
+        )
+        return self._number(end), tuple(buffer.size for buffer in buffers)
 
 
 class _Buffer:
     """Best fit over free blocks, the last of which is endless (ggml_dyn_tallocr)."""
 
-    __slots__ = ("_blocks", "size")
+    __slots__ = ("free_blocks", "size")
 
-    def __init__(self) -> None:
-        self._blocks: list[list[int]] = [[0, 1 << 62]]
+    def __init__(self, free: Iterable[tuple[int, int]]) -> None:
+        self.free_blocks = [list(block) for block in free]
         self.size = 0
 
     def allocate(self, size: int) -> int:
-        blocks = self._blocks
-        best, best_size = -1, 1 << 62
+        blocks = self.free_blocks
+        best, best_size = -1, ENDLESS
         for index in range(len(blocks) - 1):
             available = blocks[index][1]
             if size <= available <= best_size:
                 best, best_size = index, available
         block = blocks[best]
-        offset: int = block[0]
+        offset = block[0]
         block[0] += size
         block[1] -= size
         if not block[1]:
@@ -183,7 +291,7 @@ class _Buffer:
         return offset
 
     def free(self, offset: int, size: int) -> None:
-        blocks = self._blocks
+        blocks = self.free_blocks
         end = offset + size
         for index, block in enumerate(blocks):
             if block[0] + block[1] == offset:

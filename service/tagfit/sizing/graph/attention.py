@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tagfit.facts import at
+from tagfit.facts import Architecture, at
 from tagfit.sizing import kv_cache
 from tagfit.sizing.ggml import row_bytes
 from tagfit.sizing.graph.blocks import Block, Builder
@@ -73,18 +73,38 @@ def attention(build: Builder, block: Block, x: Tensor) -> Tensor:
     if build.name in NORMED_VALUES:
         value = graph.elementwise("rms_norm", value)
     key = _rope(build, block, key)
-    if build.is_encoder:
-        for tensor in (query, key, value):
-            graph.expand(tensor)
-        y = _attend(build, query, key, value, _batch_mask(build, block))
-    elif kv_cache.has_cache(build.arch, block.index):
-        y = _attend_cache(build, block, query, key, value)
-    else:
-        y = _attend_earlier_cache(build, block, query)
+    y = _attended(build, block, query, key, value)
+    if "attn_gate.weight" in block:
+        y = _gated_heads(build, block, x, y, length)
     if gate is not None:
         gate = graph.contiguous(gate, length * heads, tokens)
         y = graph.elementwise("mul", y, graph.elementwise("unary", gate))
     return build.linear(y, block, "attn_output")
+
+
+def _attended(build: Builder, block: Block, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    if build.is_encoder:
+        for tensor in (query, key, value):
+            build.graph.expand(tensor)
+        return _attend(build, query, key, value, _batch_mask(build, block))
+    if kv_cache.has_cache(build.arch, block.index):
+        return _attend_cache(build, block, query, key, value)
+    return _attend_earlier_cache(build, block, query)
+
+
+def _gated_heads(build: Builder, block: Block, x: Tensor, y: Tensor, length: int) -> Tensor:
+    """Heads weighed by a gate from the block's input, one a head or one an element (Laguna)."""
+    graph = build.graph
+    gate = graph.elementwise("unary", graph.mul_mat(block["attn_gate.weight"], x))
+    if gate.shape[0] == y.shape[0]:
+        return graph.elementwise("mul", y, gate)
+    heads = gate.shape[0]
+    gated = graph.elementwise(
+        "mul",
+        graph.reshape(y, length, heads, build.tokens),
+        graph.reshape(gate, 1, heads, build.tokens),
+    )
+    return graph.reshape(gated, *y.shape[:2])
 
 
 def latent_attention(build: Builder, block: Block, x: Tensor) -> Tensor:
@@ -181,8 +201,9 @@ def _positions(build: Builder) -> Tensor:
     return build.input("positions", "I32", count * build.tokens)
 
 
-def _rotates(build: Builder, block: Block) -> bool:
-    arch, name, index = build.arch, build.name, block.index
+def rotates(arch: Architecture, index: int) -> bool:
+    """Whether a block's queries and keys get rotary positions."""
+    name = arch.architecture
     if name in ROPE_WHERE_SLIDING:
         return kv_cache.slides(arch, index) or index < arch.leading_dense_block_count
     if name in ROPE_BUT_EACH_FOURTH:
@@ -193,7 +214,7 @@ def _rotates(build: Builder, block: Block) -> bool:
 
 
 def _rope(build: Builder, block: Block, x: Tensor) -> Tensor:
-    if not _rotates(build, block):
+    if not rotates(build.arch, block.index):
         return x
     names = [name for name in ROPE_FACTORS if build.has(name)]
     factors = build.weight(names[0], block.device) if names else None
@@ -204,11 +225,15 @@ def _mask_kind(build: Builder) -> str:
     return "F16" if build.shape.flash_attention else "F32"
 
 
+def is_windowed(arch: Architecture, index: int) -> bool:
+    """Whether a block of an encoder attends within a window."""
+    period = WINDOWED_ENCODERS.get(arch.architecture, 1)
+    return index % period < period - 1
+
+
 def _batch_mask(build: Builder, block: Block) -> Tensor:
     """The mask of an encoder, which attends over its micro-batch alone."""
-    period = WINDOWED_ENCODERS.get(build.name, 1)
-    sliding = block.index % period < period - 1
-    name = "sliding mask" if sliding else "mask"
+    name = "sliding mask" if is_windowed(build.arch, block.index) else "mask"
     return build.input(name, _mask_kind(build), build.tokens, build.tokens)
 
 
@@ -300,13 +325,14 @@ def _attend_earlier_cache(build: Builder, block: Block, query: Tensor) -> Tensor
     graph.expand(query)
     length, value_length = kv_cache.head_lengths(arch, block.index)
     heads, size = at(arch.head_count_kv, block.index), (cache.cells, shape.streams)
-    keys = graph.cache(shape.cache_kind, (length * heads, *size), block.device)
+    device = block.cache_device
+    keys = graph.cache(shape.cache_kind, (length * heads, *size), device)
     past_keys = _past(build, keys, length, heads)
     if shape.flash_attention:
-        values = graph.cache(shape.cache_kind, (value_length * heads, *size), block.device)
+        values = graph.cache(shape.cache_kind, (value_length * heads, *size), device)
         past_values = _past(build, values, value_length, heads)
     else:
-        values = graph.cache(shape.cache_kind, (kv_cache.widest_value(arch), *size), block.device)
+        values = graph.cache(shape.cache_kind, (kv_cache.widest_value(arch), *size), device)
         past_values = _past_transposed(build, values, value_length, heads)
     y = _attend(build, query, past_keys, past_values, cache.mask)
     return _rotated(build, y, cache.value_rotation)

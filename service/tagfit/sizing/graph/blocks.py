@@ -40,12 +40,10 @@ NORM_IS_LAST = frozenset({"lfm2", "lfm2moe"})
 
 
 class Weight(NamedTuple):
-    """One tensor; its kind and size are true where it may be copied, else F32 and 0."""
+    """One tensor."""
 
     name: str
-    kind: str
     shape: tuple[int, ...]
-    size: int
     device: int
 
 
@@ -55,8 +53,10 @@ class Step(NamedTuple):
     block: int
     """Which block of the model it stands for."""
     device: int
-    """Where its cache lies."""
+    """Where its weights and its cache lie."""
     weights: tuple[Weight, ...]
+    cache_device: int = 0
+    """Where the cache lies that its attention reads."""
 
 
 class Batch(NamedTuple):
@@ -93,6 +93,7 @@ class Block:
     def __init__(self, graph: Graph, step: Step) -> None:
         self.index = step.block
         self.device = step.device
+        self.cache_device = step.cache_device
         self._graph = graph
         self._weights = {weight.name: weight for weight in step.weights}
         self._made: dict[str, Tensor] = {}
@@ -102,8 +103,7 @@ class Block:
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._made:
-            _, kind, shape, size, device = self._weights[name]
-            self._made[name] = self._graph.weight(kind, shape, size, device)
+            self._made[name] = self._graph.weight(*self._weights[name])
         return self._made[name]
 
     def get(self, name: str) -> Tensor | None:
@@ -136,11 +136,11 @@ class Builder:
 
     def weight(self, name: str, device: int | None = None) -> Tensor:
         """A tensor outside of blocks, once for each device that it is asked for."""
-        _, kind, shape, size, home = self._outside[name]
+        _, shape, home = self._outside[name]
         home = home if device is None else device
         key = f"{name} {home}"
         if key not in self._shared:
-            self._shared[key] = self.graph.weight(kind, shape, size, home)
+            self._shared[key] = self.graph.weight(name, shape, home)
         return self._shared[key]
 
     def input(self, name: str, kind: str, *shape: int) -> Tensor:

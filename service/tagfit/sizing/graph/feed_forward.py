@@ -117,12 +117,12 @@ def _normalizes_weights(build: Builder) -> bool:
 
 
 def _summed(build: Builder, y: Tensor) -> Tensor:
-    """The experts' results, added one after the other."""
+    """The experts' results, added one after the other, from the third on in the same memory."""
     graph = build.graph
     width, used, tokens, _ = y.shape
     row = y.strides[2]
     strides = (4, row, row * tokens, row * tokens)
-    parts = [graph.view(y, (width, tokens), strides) for _ in range(used)]
+    parts = [graph.view(y, (width, tokens), strides) for _ in range(min(used, 3))]
     for part in parts:
         graph.expand(part)
     total = parts[0]

@@ -7,13 +7,16 @@ of what they change (scaling, soft-capping) change no size and are left out.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tagfit.facts import Architecture
 from tagfit.sizing import kv_cache
-from tagfit.sizing.graph.attention import attention, latent_attention
+from tagfit.sizing.graph.attention import attention, is_windowed, latent_attention, rotates
 from tagfit.sizing.graph.blocks import NORM_IS_LAST, Batch, Block, Builder, Step, Weight
 from tagfit.sizing.graph.feed_forward import experts, feed_forward
 from tagfit.sizing.graph.gemma import (
     both_networks,
+    is_sparse,
     merged,
     per_layer_inputs,
     spread,
@@ -22,6 +25,7 @@ from tagfit.sizing.graph.gemma import (
 )
 from tagfit.sizing.graph.mixers import recurrent
 from tagfit.sizing.graph.tensors import Graph, Tensor
+from tagfit.sizing.tensors import tensor_groups
 
 PARALLEL = frozenset({"cohere2", "cohere2moe", "command-r", "falcon", "phi2", "plamo"})
 """The feed-forward part reads the attention's norm, not its result."""
@@ -33,6 +37,8 @@ DEEP_STACKS = {"qwen3vl": 3, "qwen3vlmoe": 3}
 """Image embeddings that come in beside the input and are added after the first blocks."""
 SCALED_INPUT_ROWS = frozenset({"gemma3", "gemma3n", "gemma4"})
 """Text rows of the input are scaled by a vector of the batch."""
+RESIDUAL_FIRST = frozenset({"lfm2", "lfm2moe"})
+"""A block's input is the first term where its mixer is added (models/lfm2.cpp:268)."""
 ROWS_BEFORE_NORM = frozenset({"gpt-oss"})
 """The rows to answer with are taken after the last block, not within it."""
 WITH_STREAMS = frozenset({"gemma3n"})
@@ -45,6 +51,33 @@ FEED_FORWARD_NORM = dict.fromkeys(
 """Norm before the feed-forward part where it is not ``ffn_norm``."""
 NORM_OF_EMBEDDING = "token_embd_norm"
 """Norm after the embedding, but for those of NORM_IS_LAST."""
+
+
+@lru_cache(maxsize=512)
+def kinds(arch: Architecture) -> tuple[int, ...]:
+    """For each block the first one whose graph is the same."""
+    tensors: list[list[int]] = [[] for _ in range(arch.block_count)]
+    for number, group in enumerate(tensor_groups(arch)):
+        for block in group.blocks:
+            tensors[block].append(number)
+    stacked = DEEP_STACKS.get(arch.architecture, 0)
+    first: dict[object, int] = {}
+    return tuple(
+        block
+        if block < stacked
+        else first.setdefault(
+            (
+                tuple(names),
+                kv_cache.slides(arch, block),
+                kv_cache.has_cache(arch, block),
+                is_sparse(arch, block),
+                is_windowed(arch, block),
+                rotates(arch, block),
+            ),
+            block,
+        )
+        for block, names in enumerate(tensors)
+    )
 
 
 def forward(
@@ -60,7 +93,8 @@ def forward(
     if build.name in WITH_STREAMS:
         x = spread(build, x)
     stacked = DEEP_STACKS.get(build.name, 0)
-    for index, step in enumerate(steps):
+    for number, step in enumerate(steps, 1):
+        build.graph.step = number
         block = Block(build.graph, step)
         if build.is_encoder and "attn_norm.weight" not in block:
             x = _encoder_block(build, block, x, last=step is steps[-1])
@@ -68,9 +102,10 @@ def forward(
             x = streams_block(build, block, x, inputs)
         else:
             x = _block(build, block, x, inputs, last=step is steps[-1])
-        if build.deep_stack is not None and index < stacked:
+        if build.deep_stack is not None and step.block < stacked:
             image = build.graph.view(build.deep_stack, x.shape[:2], build.deep_stack.strides)
             x = build.graph.elementwise("add", x, image)
+    build.graph.step = len(steps) + 1
     _finish(build, x)
     return build.graph
 
@@ -159,7 +194,8 @@ def _block(build: Builder, block: Block, x: Tensor, inputs: Tensor | None, *, la
     if feed_forward_norm == "ffn_norm" and "post_attention_norm.weight" in block:
         y = build.norm(y, block, "post_attention_norm")
     if mixes:
-        y = residual = graph.elementwise("add", y, residual)
+        terms = (residual, y) if name in RESIDUAL_FIRST else (y, residual)
+        y = residual = graph.elementwise("add", *terms)
     if "ffn_down.weight" not in block and "ffn_down_exps.weight" not in block:
         return y
     y = _fed_forward(build, block, y, feed_forward_norm)

@@ -23,10 +23,19 @@ class Order(msgspec.Struct, frozen=True):
     leafs: list[Tensor]
     nodes: list[Tensor]
     tensors: int
+    steps: int
 
 
-def schedule(graph: Graph, backends: int, *, pipeline: bool = False) -> Order:
-    """Assign every tensor to a backend and put copies where data changes the device."""
+def schedule(
+    graph: Graph, backends: int, *, pipeline: bool = False, attention_on_host: bool = False
+) -> Order:
+    """Assign every tensor to a backend and put copies where data changes the device.
+
+    ``attention_on_host``: GPUs have no flash attention for this model.
+    """
+    if attention_on_host:
+        for node in graph.nodes:
+            node.needs_host = node.operation == "flash_attn_ext"
     _assign(graph, backends - 1)
     copies = _Copies(graph, PIPELINE_COPIES if pipeline else 1)
     splits = _split(graph, copies)
@@ -39,10 +48,12 @@ def schedule(graph: Graph, backends: int, *, pipeline: bool = False) -> Order:
     nodes: list[Tensor] = []
     for backend, split_inputs, split_nodes in splits:
         for x in split_inputs:
-            nodes.append(_dependency(graph, x))
-            nodes.append(copies.of(x, backend)[0])
+            needed = (_dependency(graph, x), copies.of(x, backend)[0])
+            for node in needed:
+                node.step = split_nodes[0].step
+            nodes.extend(needed)
         nodes.extend(split_nodes)
-    return Order([*leafs, *graph.leafs], nodes, graph.count)
+    return Order([*leafs, *graph.leafs], nodes, graph.count, graph.step + 1)
 
 
 def _dependency(graph: Graph, x: Tensor) -> Tensor:
@@ -74,14 +85,14 @@ def _own_backend(tensor: Tensor, cpu: int) -> int:
     if tensor.operation in {"rope", "flash_attn_ext"}:
         return -1
     for source in tensor.sources:
-        if source.is_weight and source.device is not None:
+        if source.weight and source.device is not None:
             if cpu and source.device == cpu and _batch(tensor) >= OFFLOAD_BATCH:
                 return 0
             return source.device
     return -1
 
 
-def _spread(nodes: Iterable[Tensor], skipped: int) -> None:
+def _spread(nodes: Iterable[Tensor], skipped: int, cpu: int) -> None:
     """Give nodes without a backend that of the node before; ``skipped`` is not passed on."""
     current = -1
     for node in nodes:
@@ -89,7 +100,7 @@ def _spread(nodes: Iterable[Tensor], skipped: int) -> None:
             continue
         if node.backend != -1:
             current = -1 if node.backend == skipped else node.backend
-        elif current != -1:
+        elif current != -1 and not (node.needs_host and current != cpu):
             node.backend = current
 
 
@@ -97,9 +108,11 @@ def _assign(graph: Graph, cpu: int) -> None:
     for tensor in (*graph.leafs, *graph.nodes):
         tensor.backend = _own_backend(tensor, cpu)
     for skipped in (cpu, -1):
-        _spread(graph.nodes, skipped)
-        _spread(reversed(graph.nodes), skipped)
+        _spread(graph.nodes, skipped, cpu)
+        _spread(reversed(graph.nodes), skipped, cpu)
     for node in graph.nodes:
+        if node.needs_host:
+            node.backend = cpu
         if node.backend == -1 and node.base is not None:
             node.backend = node.base.backend
         for source in node.sources:
@@ -162,7 +175,7 @@ def _split(graph: Graph, copies: _Copies) -> list[Split]:
             continue
         # a new split lets the memory of weights that were copied before be used again
         fresh = bool(inputs) and any(
-            source.is_weight and not _is_there(source, backend) for source in node.sources
+            source.weight and not _is_there(source, backend) for source in node.sources
         )
         if node.backend != backend or fresh:
             backend, inputs, nodes = node.backend, [], []

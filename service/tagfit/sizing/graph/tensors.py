@@ -48,14 +48,17 @@ class Tensor:
         "bytes",
         "device",
         "index",
+        "is_expanded",
         "is_input",
         "is_output",
-        "is_weight",
         "kind",
+        "needs_host",
         "operation",
         "shape",
         "sources",
+        "step",
         "strides",
+        "weight",
     )
 
     def __init__(
@@ -68,6 +71,7 @@ class Tensor:
         size: int,
         sources: tuple[Tensor, ...],
         base: Tensor | None,
+        step: int,
     ) -> None:
         self.index = index
         self.operation = operation
@@ -81,7 +85,10 @@ class Tensor:
         self.device: int | None = None
         """Where it lies already: weights and caches."""
         self.backend = -1
-        self.is_input = self.is_output = self.is_weight = False
+        self.step = step
+        self.weight: tuple[str, int] | None = None
+        """Name and step of a weight, or of the one that this is a copy of."""
+        self.is_expanded = self.is_input = self.is_output = self.needs_host = False
 
     @property
     def elements(self) -> int:
@@ -106,7 +113,8 @@ class Graph:
         self.count = 0
         self.nodes: list[Tensor] = []
         self.leafs: list[Tensor] = []
-        self._visited: set[int] = set()
+        self.step = 0
+        """Which block is being built, counted from 1; what comes before and after is one too."""
 
     def tensor(
         self,
@@ -120,7 +128,7 @@ class Graph:
         size: int | None = None,
     ) -> Tensor:
         """A new tensor, contiguous unless strides are given."""
-        full = (*shape, 1, 1, 1)[:4]
+        full = (*shape, 1, 1, 1)[:4] if len(shape) < 4 else shape
         if strides:
             if size is None:
                 size = self._extent(kind, full, strides)
@@ -131,9 +139,10 @@ class Graph:
             strides = (element, row, plane, plane * full[2])
             if size is None:
                 size = plane * full[2] * full[3]
+        index = self.count
         self.count += 1
-        given = tuple(source for source in sources if source is not None)
-        return Tensor(self.count - 1, operation, kind, full, strides, size, given, base)
+        given = tuple(filter(None, sources))
+        return Tensor(index, operation, kind, full, strides, size, given, base, self.step)
 
     def _extent(self, kind: str, shape: Shape, strides: Shape) -> int:
         """Bytes from the first element to the last (ggml_nbytes)."""
@@ -147,11 +156,12 @@ class Graph:
 
     def expand(self, tensor: Tensor) -> None:
         """Append a tensor with all that it is computed from, sources first."""
-        if tensor.index in self._visited:
+        if tensor.is_expanded:
             return
-        self._visited.add(tensor.index)
+        tensor.is_expanded = True
         for source in tensor.sources:
-            self.expand(source)
+            if not source.is_expanded:
+                self.expand(source)
         (self.leafs if tensor.operation == "none" else self.nodes).append(tensor)
 
     def input(self, kind: str, *shape: int) -> Tensor:
@@ -160,10 +170,10 @@ class Graph:
         tensor.is_input = True
         return tensor
 
-    def weight(self, kind: str, shape: Shape, size: int, device: int) -> Tensor:
-        """A weight; kind and size matter only where it may be copied to another device."""
-        tensor = self.tensor("none", kind, shape, size=size)
-        tensor.device, tensor.is_weight = device, True
+    def weight(self, name: str, shape: Shape, device: int) -> Tensor:
+        """A weight, as if it were not quantized: nothing depends on its type but its size."""
+        tensor = self.tensor("none", "F32", shape)
+        tensor.device, tensor.weight = device, (name, self.step)
         return tensor
 
     def cache(self, kind: str, shape: Shape, device: int) -> Tensor:
@@ -174,9 +184,11 @@ class Graph:
 
     def copy(self, tensor: Tensor) -> Tensor:
         """A copy of the same layout on another device."""
-        return self.tensor(
+        copied = self.tensor(
             "none", tensor.kind, tensor.shape, strides=tensor.strides, size=tensor.bytes
         )
+        copied.weight = tensor.weight
+        return copied
 
     def mul_mat(self, weight: Tensor, x: Tensor) -> Tensor:
         """Matrix product over the rows of both."""
