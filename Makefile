@@ -47,7 +47,12 @@ openapi: $(VENV)/.runtime ## refresh the committed OpenAPI document
 	env -i PATH="$$PATH" $(BIN)/tagfit openapi > openapi/openapi.json
 
 data: $(VENV)/.dev ## rebuild the shipped data from its sources
-	for builder in catalog devices degradation capability; do $(BIN)/python service/data/build_$$builder.py || exit; done
+	for builder in catalog devices degradation capability lmstudio_names; do $(BIN)/python service/data/build_$$builder.py || exit; done
+
+bench: $(VENV)/.dev ## how fast answers, placements and pulls are
+	$(BIN)/python -m tests.benchmarks.bench_recommend
+	$(BIN)/python -m tests.benchmarks.bench_placement
+	$(BIN)/python -m tests.benchmarks.bench_pull
 
 report: $(VENV)/.dev ## how many tags are covered, and how exact their sizes are
 	$(BIN)/python service/data/report_sizes.py
@@ -72,8 +77,8 @@ $(LLAMA_CPP)/build/build.ninja: $(LLAMA_CPP)/source/CMakeLists.txt
 $(LLAMA_CPP)/build/bin/%: $(LLAMA_CPP)/build/build.ninja
 	$(LLAMA_CPP)/venv/bin/cmake --build $(<D) --target $*
 
-oracle: $(VENV)/.dev $(TAGFIT_LLAMA_CPP)/llama-quantize $(TAGFIT_LLAMA_CPP)/llama-fit-params ## hold tensors and types against a real llama.cpp
-	TAGFIT_LLAMA_CPP=$(TAGFIT_LLAMA_CPP) $(BIN)/python -m pytest tests/oracle/check_catalog.py tests/oracle/check_llama_cpp.py
+oracle: $(VENV)/.dev $(TAGFIT_LLAMA_CPP)/llama-quantize $(TAGFIT_LLAMA_CPP)/llama-fit-params ## hold tensors, types and memory against a real llama.cpp
+	TAGFIT_LLAMA_CPP=$(TAGFIT_LLAMA_CPP) $(BIN)/python -m pytest tests/oracle/check_catalog.py tests/oracle/check_llama_cpp.py tests/oracle/check_memory.py
 
 chart-docs: $(VENV)/.dev ## refresh the chart's README from its values
 	$(BIN)/python -m tests.ship.programs

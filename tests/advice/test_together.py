@@ -46,7 +46,7 @@ def test_the_estimate_is_for_the_memory_that_the_others_leave() -> None:
     alone = ask(24, model="qwen2.5-coder:7b")
     found = ask(24, model="qwen2.5-coder:7b", loaded=EDITOR)
     taken = alone.hardware.gpus[0].free_memory - found.hardware.gpus[0].free_memory
-    on_host = alone.hardware.free_memory - found.hardware.free_memory
+    on_host = (alone.hardware.free_memory or 0) - (found.hardware.free_memory or 0)
 
     assert taken + on_host == sum(one.total_bytes for one in beside(found).loaded)
     assert found.fit.max_context_length <= alone.fit.max_context_length

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 
-from tagfit.facts import Architecture
+from tagfit.facts import Architecture, TensorGroup, Weights
+from tagfit.sizing.ggml import row_bytes
 from tagfit.sizing.kv_cache import SLIDING_PATTERNS
 from tagfit.sizing.roles import source_type
 from tagfit.sizing.tensors import tensor_groups
@@ -91,8 +93,13 @@ def keys(arch: Architecture) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value or name in ZERO_TOO}
 
 
-def write_header(path: Path, arch: Architecture, extra: dict[str, Any] | None = None) -> None:
-    """Write the model as an F16 file whose data is a hole."""
+def write_header(
+    path: Path,
+    arch: Architecture,
+    extra: dict[str, Any] | None = None,
+    stored: Weights | None = None,
+) -> None:
+    """Write the model as a file whose data is a hole: in F16, or as it is stored."""
     writer = gguf.GGUFWriter(path, arch.architecture)
     for name, value in (keys(arch) | (extra or {})).items():
         key = f"{arch.architecture}.{name}"
@@ -108,9 +115,9 @@ def write_header(path: Path, arch: Architecture, extra: dict[str, Any] | None = 
     if arch.token_type_count:
         writer.add_uint32("tokenizer.ggml.token_type_count", arch.token_type_count)
     size = 0
-    for group in tensor_groups(arch):
-        kind = gguf.GGMLQuantizationType[source_type(group.name, group.shape)]
-        each = group.elements * (4 if kind == gguf.GGMLQuantizationType.F32 else 2)
+    for group, type_name in _typed(arch, stored):
+        kind = gguf.GGMLQuantizationType[type_name]
+        each = group.elements // group.shape[0] * row_bytes(type_name, group.shape[0])
         for block in group.blocks or (None,):
             name = group.name if block is None else f"blk.{block}.{group.name}"
             writer.add_tensor_info(
@@ -124,6 +131,15 @@ def write_header(path: Path, arch: Architecture, extra: dict[str, Any] | None = 
     header = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(-(-header // ALIGNMENT) * ALIGNMENT + size)
+
+
+def _typed(arch: Architecture, stored: Weights | None) -> Iterator[tuple[TensorGroup, str]]:
+    if stored is None:
+        for group in tensor_groups(arch):
+            yield group, source_type(group.name, group.shape)
+    else:
+        for part in stored.tensors:
+            yield part.group, part.tensor_type
 
 
 def kind_dtype(kind: gguf.GGMLQuantizationType) -> np.dtype[Any]:

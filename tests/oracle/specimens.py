@@ -306,6 +306,7 @@ ONLY_OLLAMA = {"gptoss", "mllama", "qwen25vl", "solar"}
 EXTRA_KEYS: dict[str, dict[str, Any]] = {
     "laguna": {"rope.dimension_count_swa": 64, "rope.freq_base_swa": 10000.0},
     "deepseek2-ocr": {"expert_weights_norm": False},
+    "granitehybrid": {"rope.scaling.finetuned": False},
     "dbrx": {"attention.clamp_kqv": 8.0},
     "qwen2vl": {"rope.dimension_sections": [16, 24, 24, 0]},
     "qwen3vl": {"rope.dimension_sections": [16, 24, 24, 0], "n_deepstack_layers": 3},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import get_args
 
 import msgspec
@@ -23,6 +22,7 @@ from tagfit.facts import Hardware, Placement, Runtime, Verdict, Weights
 from tagfit.problems import InvalidRequest
 from tagfit.sizing.mixtures import NotQuantizable
 from tagfit.sizing.rules import MIB
+from tagfit.sizing.search import largest
 from tagfit.units import Tokens, format_bytes
 
 SERVED_CACHE_TYPES: tuple[ServedCacheType, ...] = get_args(ServedCacheType)
@@ -121,42 +121,22 @@ def _more_memory(case: _Case) -> Step | None:
     """
     unit = MIB if len(case.hardware.gpus) < 2 else 64 * MIB
 
-    def reached(more: int, *, exact: bool = True) -> bool:
+    def short(more: int, *, exact: bool = True) -> bool:
         grown = _grown(case.hardware, more * unit)
-        return case.reached(place_subject(case.subject, case.runtime, grown, exact=exact))
+        return not case.reached(place_subject(case.subject, case.runtime, grown, exact=exact))
 
     now = place_subject(case.subject, case.runtime, case.hardware)
     needed = sum(device.total_bytes for device in now.devices)
     most = 2 * (needed + case.subject.weights.tensor_bytes) // unit
-    if not reached(most):
+    if short(most):
         return None
-    low, high = 0, most
-    while high - low > 1:  # by closed form, to begin the exact search near its end
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle, exact=False) else (middle, high)
-    low, high = _bracket(reached, high, most)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
+    guess = largest(lambda more: short(more, exact=False), most)
+    needed_units = largest(short, most, guess=guess) + 1
     where = "memory"
     if case.wanted == "gpu" and not case.hardware.unified_memory:
         where = "VRAM" if len(case.hardware.gpus) == 1 else "VRAM on each GPU"
-    sentence = f"With {format_bytes(high * unit)} more {where} {case.outcome}."
-    return _step(case, "memory", sentence, {}, extra_bytes=high * unit)
-
-
-def _bracket(reached: Callable[[int], bool], guess: int, most: int) -> tuple[int, int]:
-    """Around a guess, a number that is not enough and one that is; ``most`` is, 0 is not."""
-    width = 1
-    if reached(guess):
-        low, high = guess - 1, guess
-        while low > 0 and reached(low):
-            low, high, width = max(low - 2 * width, 0), low, 2 * width
-        return low, high
-    low, high = guess, guess + 1
-    while high < most and not reached(high):
-        low, high, width = high, min(high + 2 * width, most), 2 * width
-    return low, high
+    sentence = f"With {format_bytes(needed_units * unit)} more {where} {case.outcome}."
+    return _step(case, "memory", sentence, {}, extra_bytes=needed_units * unit)
 
 
 def _grown(hardware: Hardware, more: int) -> Hardware:

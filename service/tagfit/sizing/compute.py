@@ -245,7 +245,7 @@ def _steps(
         )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)
 def _replay(
     arch: Architecture,
     shape: Batch,
@@ -259,7 +259,7 @@ def _replay(
     return Replay(_trace(arch, shape, plan, gpus, output_device, pipeline, padded), cells)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=1024)
 def _trace(
     arch: Architecture,
     shape: Batch,

@@ -18,6 +18,7 @@ from tagfit.facts import (
 )
 from tagfit.sizing import fit, kv_cache, rules
 from tagfit.sizing.runtime import placement_group, predicted_bytes, setting
+from tagfit.sizing.search import largest
 
 
 class _Budget(msgspec.Struct, frozen=True):
@@ -82,31 +83,29 @@ def max_context_length(
 
     ``gpu``: wholly on the GPUs, or in RAM on a machine without one. ``any``: runs at all.
     """
+    most = arch.context_length or runtime.context_length
+    wanted = {"gpu"} if verdict == "gpu" and hardware.gpus else {"gpu", "partial", "cpu"}
 
-    def fits(context: int) -> bool:
-        changed = msgspec.structs.replace(runtime, context_length=context)
+    def context(steps: int) -> int:
+        return min(steps * kv_cache.CELL_PADDING, most)
+
+    def fits(steps: int, *, exact: bool = True) -> bool:
+        changed = msgspec.structs.replace(runtime, context_length=context(steps))
         if verdict == "gpu" and hardware.gpus and runtime.offloaded_layers is None:
-            model, budget = _problem(arch, weights, changed, hardware, projector_bytes)
+            model, budget = _problem(arch, weights, changed, hardware, projector_bytes, exact=exact)
             shares = fit.split(model.layers, budget.usable)
             if not fit.fits(model, shares, budget.targets):
                 return False
             found = _placement(model, budget, shares, hardware, projector_bytes)
         else:
-            found = place(arch, weights, changed, hardware, projector_bytes=projector_bytes)
-        wanted = {"gpu"} if verdict == "gpu" and hardware.gpus else {"gpu", "partial", "cpu"}
+            found = place(
+                arch, weights, changed, hardware, projector_bytes=projector_bytes, exact=exact
+            )
         return found.verdict in wanted
 
-    step = kv_cache.CELL_PADDING
-    most = arch.context_length or runtime.context_length
-    if fits(most):
-        return most
-    if not fits(step):
-        return 0
-    low, high = 1, -(-most // step)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle * step) else (low, middle)
-    return low * step
+    steps = -(-most // kv_cache.CELL_PADDING)
+    guess = largest(lambda n: fits(n, exact=False), steps, guess=steps)
+    return context(largest(fits, steps, guess=guess))
 
 
 def _problem(

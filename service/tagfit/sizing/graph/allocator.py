@@ -8,6 +8,7 @@ that starts where it has started before ends as it did.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -30,20 +31,12 @@ class Size(NamedTuple):
     """Which of the step's copied weights."""
 
 
-class Event(NamedTuple):
-    """Allocate a slot, free it, or free the part of it that a successor leaves over."""
-
-    action: int
-    slot: int
-    backend: int
-    size: Size
-    kept: Size | None = None
-
-
 class Step(NamedTuple):
     """The events of one step."""
 
-    events: list[Event]
+    events: array[int]
+    """Five numbers each: the action (allocate a slot, free it, or free the part of it that a
+    successor leaves over), slot, backend, and which of the trace's sizes it has and keeps."""
     weights: list[tuple[str, int]]
     """Those that it copies to another device, and how many steps later they are needed."""
     passed_on: list[int]
@@ -54,6 +47,7 @@ class Trace(NamedTuple):
     """All steps of one graph."""
 
     steps: tuple[Step, ...]
+    sizes: tuple[Size, ...]
     alignments: tuple[int, ...]
 
 
@@ -84,7 +78,8 @@ class _Tracer:
         """Tensor to the slot that it holds."""
         self._sizes: list[tuple[int, Size]] = []
         """Backend and size of each slot."""
-        self._step = Step([], [], [])
+        self._known: dict[Size, int] = {}
+        self._step = Step(array("i"), [], [])
         self._steps = [self._step]
         self._taken: dict[int, int] = {}
         """Slot to the step in which it was taken last."""
@@ -103,14 +98,20 @@ class _Tracer:
         while len(self._steps) < self._order.steps:
             self._next_step()
         gpu = GPU_ALIGNMENT if self._padded else HOST_ALIGNMENT
-        return Trace(tuple(self._steps), (*[gpu] * self._cpu, HOST_ALIGNMENT))
+        alignments = (*[gpu] * self._cpu, HOST_ALIGNMENT)
+        return Trace(tuple(self._steps), tuple(self._known), alignments)
 
     def _next_step(self) -> None:
         recent = len(self._steps) + 1 - self._reach
         held = self._slots.values()
         self._step.passed_on.extend(slot for slot in held if self._taken[slot] >= recent)
-        self._step = Step([], [], [])
+        self._step = Step(array("i"), [], [])
         self._steps.append(self._step)
+
+    def _record(self, action: int, slot: int, backend: int, size: Size, kept: Size) -> None:
+        known = self._known
+        numbers = (known.setdefault(size, len(known)), known.setdefault(kept, len(known)))
+        self._step.events.extend((action, slot, backend, *numbers))
 
     def _count(self, node: Tensor) -> None:
         if node.base is not None and node.operation != "none":
@@ -141,7 +142,7 @@ class _Tracer:
         self._sizes.append((backend, size))
         self._slots[tensor.index] = slot
         self._taken[slot] = len(self._steps)
-        self._step.events.append(Event(ALLOCATE, slot, backend, size))
+        self._record(ALLOCATE, slot, backend, size, size)
 
     def _reuse(self, tensor: Tensor) -> bool:
         """Take over the memory of a source that nothing else needs."""
@@ -162,7 +163,7 @@ class _Tracer:
                 after = self._size(tensor, backend)
                 if before != after:
                     self._sizes[slot] = backend, after
-                    self._step.events.append(Event(SHRINK, slot, backend, before, after))
+                    self._record(SHRINK, slot, backend, before, after)
                 return True
         return False
 
@@ -185,7 +186,7 @@ class _Tracer:
         backend, size = self._sizes[slot]
         if size.weight >= 0 and tensor.weight:
             size = self._size(tensor, backend)  # counted from this step
-        self._step.events.append(Event(FREE, slot, backend, size))
+        self._record(FREE, slot, backend, size, size)
 
 
 class _State(NamedTuple):
@@ -204,7 +205,7 @@ class Replay:
 
     def __init__(self, found: Trace, cells: int) -> None:
         self._trace = found
-        self._cells = cells
+        self._bytes = [size.fixed + size.per_cell * cells for size in found.sizes]
         self._states: dict[_State, int] = {}
         self._known: list[_State] = []
         self._ends: dict[tuple[int, int, tuple[int, ...]], tuple[int, tuple[int, ...]]] = {}
@@ -235,25 +236,26 @@ class Replay:
     def _execute(
         self, start: int, step: int, weights: tuple[int, ...]
     ) -> tuple[int, tuple[int, ...]]:
-        state, cells, alignments = self._known[start], self._cells, self._trace.alignments
+        state, alignments, sizes = self._known[start], self._trace.alignments, self._trace.sizes
         buffers = [_Buffer(free) for free in state.free]
         offsets = dict(state.others)
         if step:
             before = self._trace.steps[step - 1].passed_on
             offsets.update(zip(before, state.passed_on, strict=True))
 
-        def bytes_of(size: Size, alignment: int) -> int:
-            fixed, per_cell, weight = size
-            found = weights[weight] if weight >= 0 else fixed + per_cell * cells
+        def bytes_of(size: int, alignment: int) -> int:
+            weight = sizes[size].weight
+            found = weights[weight] if weight >= 0 else self._bytes[size]
             return -(-found // alignment) * alignment
 
-        for action, slot, backend, size, kept in self._trace.steps[step].events:
+        numbers = iter(self._trace.steps[step].events)
+        for action, slot, backend, size, kept in zip(*[numbers] * 5, strict=True):
             needed = bytes_of(size, alignments[backend])
             if action == ALLOCATE:
                 offsets[slot] = buffers[backend].allocate(needed)
             elif action == FREE:
                 buffers[backend].free(offsets.pop(slot), needed)
-            elif kept is not None:
+            else:
                 left = bytes_of(kept, alignments[backend])
                 if needed > left:
                     buffers[backend].free(offsets[slot] + left, needed - left)
