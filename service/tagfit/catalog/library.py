@@ -22,6 +22,7 @@ from tagfit.facts import Architecture
 
 Kind = Literal["gguf", "mlx", "cloud"]
 """``gguf`` runs wherever Ollama does, ``mlx`` only on Apple silicon, ``cloud`` not locally."""
+Puller = Literal["ollama", "lmstudio"]
 
 
 class Tag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -109,12 +110,14 @@ class UnknownTag(LookupError):  # noqa: N818 - what it is, not that it went wron
         self.suggestions = suggestions
 
 
-class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True, eq=False):
+class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True, eq=False, omit_defaults=True):
     """Everything that is known of the library on one day."""
 
     snapshot_date: str
     families: tuple[Family, ...]
     models: tuple[Model, ...]
+    pulled_by: Puller = "ollama"
+    """What is to pull the tags; it may have other names for them, or none."""
     others: tuple[Tag, ...] = ()
     """Tags whose architecture is not in the catalog: those that run in Ollama's cloud, mostly."""
 

@@ -58,12 +58,13 @@ def lmstudio_name(model: Model, quantization: str) -> LMStudioName | None:
     return None
 
 
-def model_in(catalog: Catalog, name: ModelName) -> Model | None:
-    """The checkpoint that a repository of Hugging Face holds; None where none is known."""
+def held_by(catalog: Catalog, name: ModelName) -> tuple[Model, str] | None:
+    """The checkpoint and file type that ``hf.co/owner/repository:quantization`` holds, if known."""
     if name.host.lower() not in HUGGING_FACE_HOSTS:
         return None
-    key = _holders().get(f"{name.namespace}/{name.model}".lower())
-    return next((model for model in catalog.models if _key(model) == key), None)
+    key = _holders().get((f"{name.namespace}/{name.model}".lower(), file_type_of(name.tag)))
+    model = next((model for model in catalog.models if _key(model) == key), None)
+    return (model, file_type_of(name.tag)) if model else None
 
 
 def name_of(catalog: Catalog, text: str) -> LMStudioName:
@@ -105,9 +106,12 @@ def _key(model: Model) -> str:
 
 
 @lru_cache(maxsize=1)
-def _holders() -> dict[str, str]:
+def _holders() -> dict[tuple[str, str], str]:
     return {
-        repository.lower(): key for key, found in _repositories().items() for repository in found
+        (repository.lower(), file_type_of(spelled)): key
+        for key, found in _repositories().items()
+        for repository, spellings in found.items()
+        for spelled in spellings
     }
 
 
