@@ -45,6 +45,24 @@ def registry(published_registry: Registry) -> Iterator[Registry]:
     published_registry.blobs.bytes_per_second = None
 
 
+@pytest.fixture(scope="module")
+def standing_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaDaemon]:
+    """A daemon for all tests of a module that leave nothing in it."""
+    daemon = OllamaDaemon(tmp_path_factory.mktemp("ollama"))
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def standing_tagfit(standing_daemon: OllamaDaemon, published_registry: Registry) -> Iterator[str]:
+    """tagfit in front of it."""
+    with tagfit_before(standing_daemon.url, published_registry.host) as url:
+        yield url
+
+
 @pytest.fixture
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaDaemon]:
     """A running Ollama daemon without any model."""

@@ -32,6 +32,20 @@ def test_variables() -> None:
     assert settings.environment["OLLAMA_NUM_PARALLEL"] == "2"
 
 
+def test_lm_studio_in_ollamas_place() -> None:
+    settings = read_settings(
+        {
+            "TAGFIT_DAEMON": "lmstudio",
+            "TAGFIT_LMSTUDIO_URL": "http://lm.lan:1234/",
+            "TAGFIT_LMSTUDIO_TOKEN": "sk-lm-1",
+        }
+    )
+
+    assert settings.daemon == "lmstudio"
+    assert settings.lmstudio_url == "http://lm.lan:1234"
+    assert settings.lmstudio_token == "sk-lm-1"
+
+
 def test_a_limit_in_bytes_as_the_downward_api_gives_it() -> None:
     assert read_settings({"TAGFIT_OLLAMA_MEMORY_LIMIT": "4294967296"}).ollama_memory_limit == 2**32
 
@@ -55,8 +69,12 @@ def test_variables_that_kubernetes_makes_for_a_service_are_not_ours() -> None:
         ({"TAGFIT_PORT": "99999"}, "TAGFIT_PORT"),
         ({"TAGFIT_LOG_FORMAT": "xml"}, "TAGFIT_LOG_FORMAT"),
         ({"TAGFIT_OLLAMA_MEMORY_LIMIT": "4G"}, "TAGFIT_OLLAMA_MEMORY_LIMIT"),
+        ({"TAGFIT_OLLAMA_MEMORY_LIMIT": "4096"}, "4096 without a unit"),
         ({"TAGFIT_OLLAMA_URL": "http://x"}, "TAGFIT_OLLAMA_URL"),
         ({"OLLAMA_HOST": "ftp://x"}, "OLLAMA_HOST"),
+        ({"TAGFIT_DAEMON": "llama.cpp"}, "TAGFIT_DAEMON"),
+        ({"TAGFIT_LMSTUDIO_URL": "lm.lan:1234"}, "TAGFIT_LMSTUDIO_URL"),
+        ({"TAGFIT_LMSTUDIO_TOKEN": "not\na header"}, "TAGFIT_LMSTUDIO_TOKEN"),
     ],
 )
 def test_what_cannot_be_used_is_named(environment: dict[str, str], named: str) -> None:

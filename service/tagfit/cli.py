@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,25 +12,31 @@ from typing import Any
 
 import httpx
 import msgspec
-import uvicorn
+from prometheus_client import CollectorRegistry
 
 from tagfit.advice.answers import Estimate
 from tagfit.advice.estimate import read_subject
 from tagfit.advice.full_estimate import full_estimate
 from tagfit.advice.machine import Machine
+from tagfit.advice.plan import Plan, PlanRequest, plan
+from tagfit.advice.preflight import forced
 from tagfit.advice.recommend import Recommendations, recommend
 from tagfit.api.decoding import read_query
 from tagfit.api.hardware import answer_probed
 from tagfit.api.health import VERSION
 from tagfit.api.machines import machine_of_query
+from tagfit.api.pull import daemon_facts, look_ahead
+from tagfit.api.pull_requests import PreviewQuery, read_name
 from tagfit.api.requests import EstimateQuery, RecommendQuery
 from tagfit.api.schema import encode_document
-from tagfit.app import create_app, create_prober, create_server_app
+from tagfit.app import create_app, create_catalog, create_prober, create_pulls
 from tagfit.catalog.library import load
-from tagfit.daemon.ollama import Ollama
 from tagfit.hardware.describe import describe
 from tagfit.logs import configure_logging
 from tagfit.problems import Problem
+from tagfit.pulls.shared import Follower, Key
+from tagfit.pulls.stream import PullUpdate
+from tagfit.server import create_server
 from tagfit.settings import Settings, SettingsError, read_settings
 from tagfit.units import format_bytes
 
@@ -65,8 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     asked = add("estimate", _estimate, "what one model needs and how it fits")
     asked.add_argument("model", help="a tag: codellama:13b-instruct-q5_K_M")
     _add_fields(asked, EstimateQuery)
-    asked = add("pull", _pull, "let the Ollama daemon pull a tag")
-    asked.add_argument("model", help="a tag: codellama:7b-instruct-q4_K_M")
+    asked = add("plan", _plan, "the least hardware for a model, context and speed")
+    asked.add_argument("model", help="a tag: codellama:13b-instruct-q5_K_M")
+    _add_fields(asked, PlanRequest)
+    asked = add("pull", _pull, "let the Ollama daemon pull a tag that fits")
+    asked.add_argument("model", nargs="?", help="a tag; default: the one that serves best here")
+    asked.add_argument("--force", action="store_true", help="also what does not fit here")
+    asked.add_argument("--insecure", action="store_true", help="plain HTTP with the registry")
+    _add_fields(asked, PreviewQuery)
     asked = add("hardware", _hardware, "what was found on this machine")
     asked.add_argument("--json", action="store_true", help="as GET /hardware answers it")
     add("openapi", _openapi, "print the OpenAPI document")
@@ -103,7 +116,7 @@ async def _machine(query: Any, settings: Settings) -> Machine:
 
 def _recommend(parsed: argparse.Namespace, settings: Settings) -> int:
     query = _read(parsed)
-    found = recommend(load(), query, asyncio.run(_machine(query, settings)))
+    found = recommend(create_catalog(settings), query, asyncio.run(_machine(query, settings)))
     _print(found, _recommendation_lines(found), json=parsed.json)
     return 0 if found.recommendations else 1
 
@@ -114,6 +127,12 @@ def _estimate(parsed: argparse.Namespace, settings: Settings) -> int:
     subject = read_subject(catalog, query)
     found = full_estimate(catalog, subject, query, asyncio.run(_machine(query, settings)))
     _print(found, _estimate_lines(found), json=parsed.json)
+    return 0
+
+
+def _plan(parsed: argparse.Namespace, _: Settings) -> int:
+    found = plan(load(), _read(parsed))
+    _print(found, _plan_lines(found), json=parsed.json)
     return 0
 
 
@@ -154,23 +173,98 @@ def _estimate_lines(found: Estimate) -> list[str]:
     ]
 
 
+def _plan_lines(found: Plan) -> list[str]:
+    def row(*texts: str) -> str:
+        return "".join(f"{text:>14}" for text in texts)
+
+    def size(count: int | None) -> str:
+        return format_bytes(count) if count else "-"
+
+    asked = found.quantizations[0]
+    return [
+        f"{found.tag}, context {found.context_length}",
+        row("", "GPU, free", "sold as", "bandwidth", "CPU only", "download"),
+        *(
+            row(
+                one.quantization,
+                size(one.gpu.free_memory_bytes),
+                size(one.gpu_memory_bytes),
+                f"{one.gpu.bandwidth_bytes_per_second // 10**9} GB/s"
+                if one.gpu.bandwidth_bytes_per_second
+                else "-",
+                size(one.cpu.free_memory_bytes),
+                size(one.download_bytes),
+            )
+            for one in found.quantizations
+        ),
+        *([f"{asked.quantization} runs on"] if asked.examples else []),
+        *(
+            f"  {one.name}: {rate.expected:.0f} tokens a second ({rate.low:.0f} to {rate.high:.0f})"
+            for one in asked.examples
+            for rate in [one.generation_tokens_per_second]
+        ),
+        *([f"note: {asked.reason}"] if asked.reason else []),
+        *(f"note: {warning}" for warning in found.warnings),
+    ]
+
+
 def _pull(parsed: argparse.Namespace, settings: Settings) -> int:
-    return asyncio.run(_follow(parsed.model, settings))
+    return asyncio.run(_follow(parsed, settings))
 
 
-async def _follow(model: str, settings: Settings) -> int:
-    async with Ollama(settings.ollama_url) as ollama:
-        pull = await ollama.pull(model)
-        shown = ""
-        async for line in pull:
-            if line.progress.error:
-                print(f"tagfit: {line.progress.error}", file=sys.stderr)
-                return 1
-            done = line.progress.completed_bytes * 100 // max(line.progress.total_bytes, 1)
-            text = line.progress.status + (f" {done} %" if line.progress.total_bytes else "")
+async def _follow(parsed: argparse.Namespace, settings: Settings) -> int:
+    wish = _read(parsed)
+    name = read_name(wish.model, settings) if wish.model else None
+    machine = await _machine(wish, settings)
+    pulls = create_pulls(settings, CollectorRegistry())
+    try:
+        facts = await daemon_facts(pulls.daemon)
+        preflight = await asyncio.to_thread(
+            look_ahead, create_catalog(settings), wish, name, machine, facts
+        )
+        if parsed.force:
+            preflight = forced(preflight)
+        if preflight.problem is not None:
+            raise preflight.problem
+        print(f"{preflight.choice.name}  {preflight.choice.reason or ''}".rstrip())
+        for warning in preflight.warnings:
+            print(f"note: {warning}")
+        key = Key(str(preflight.choice.name), parsed.insecure)
+        return await _show(pulls.follow(key, preflight.download_bytes))
+    finally:
+        await pulls.aclose()
+        await pulls.daemon.aclose()
+
+
+async def _show(follower: Follower) -> int:
+    """One line that is written over in a terminal, a line a step elsewhere."""
+    shown = ""
+    try:
+        async for state in follower.states():
+            now = msgspec.json.decode(state, type=PullUpdate)
+            text = pull_line(now) if sys.stdout.isatty() else now.status
             if text != shown:
-                print(shown := text, flush=True)
+                start, end = ("\r\033[K", "") if sys.stdout.isatty() else ("", "\n")
+                print(start + (shown := text), end=end, flush=True)
+    finally:
+        follower.leave()
+        if sys.stdout.isatty():
+            print()
+    await follower.end()
     return 0
+
+
+def pull_line(now: PullUpdate) -> str:
+    """How far a pull is, for a person."""
+    parts: list[str] = [now.status]
+    if now.total_bytes:
+        done = now.completed_bytes * 100 // now.total_bytes
+        parts.append(f"{done} % of {format_bytes(now.total_bytes)}")
+    if now.bytes_per_second is not None:
+        parts.append(f"{format_bytes(now.bytes_per_second)}/s")
+    if now.eta_seconds is not None:
+        parts.append(f"{now.eta_seconds // 60}:{now.eta_seconds % 60:02} left")
+    return "  ".join(parts)
 
 
 def _hardware(parsed: argparse.Namespace, settings: Settings) -> int:
@@ -200,14 +294,7 @@ def _healthcheck(_: argparse.Namespace, settings: Settings) -> int:
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     configure_logging(settings)
-    uvicorn.run(
-        create_server_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout,
-    )
-    return 0
+    server = create_server(settings)
+    gc.freeze()  # the catalog stays: looking through it again would stop answers for 30 ms
+    server.run()
+    return 0 if server.started else 3  # as uvicorn.run exits

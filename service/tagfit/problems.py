@@ -8,11 +8,24 @@
     + UnknownModel              404   no such model or tag
     + NothingFits               404   ``format=tag`` and no tag serves
   x MethodNotAllowed            405
+  x DoesNotFit                  409   the model does not fit the machine
+  x CannotRun                   409   the model is made for another runtime
+  x DaemonTooOld                412   the model needs a newer daemon
   x BodyTooLarge                413
   x UnsupportedMediaType        415   the body is not declared to be JSON
   x ForeignHost                 421   the Host header is not ours (DNS rebinding)
-  x DaemonUnreachable           502   Ollama does not answer
-  x DaemonError                 502   Ollama answered with an error
+  x RegistryUnauthorized        401   the registry wants the daemon to sign in
+  x RegistryForbids             403   the registry lets nobody have it
+  x DaemonUnreachable           502   the daemon does not answer, or went away
+  x DaemonError                 502   the daemon answered with an error
+    + DaemonStorageError        502   the daemon cannot write where it keeps models
+    + RegistryError             502   the registry failed the daemon
+  x DaemonBusy                  503   the daemon is still stopping an earlier pull
+  x ShuttingDown                503   tagfit stops
+  x DaemonTimeout               504   the daemon did not answer in time
+  x RegistryTimeout             504   the registry did not answer the daemon in time
+  x Stalled                     504   a pull made no progress for a set time
+  x DiskFull                    507   there is no room for the download
 """
 
 from __future__ import annotations
@@ -45,6 +58,12 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The detail once more, where Ollama's clients look for it."""
     errors: tuple[FieldError, ...] = ()
     suggestions: tuple[str, ...] = ()
+    """Names that would serve instead."""
+    needed_bytes: int | None = None
+    """What it takes, and with ``available_bytes`` what is there: of memory or of disk."""
+    available_bytes: int | None = None
+    estimate: dict[str, Any] | None = None
+    """As ``/estimate`` answers, where a model does not fit."""
 
 
 class Problem(Exception):  # noqa: N818 - it is the RFC's word
@@ -52,14 +71,26 @@ class Problem(Exception):  # noqa: N818 - it is the RFC's word
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
+    headers: ClassVar[dict[str, str]] = {}
+    """Of the answer, where its status demands some."""
 
     def __init__(
-        self, detail: str, *, errors: tuple[FieldError, ...] = (), suggestions: tuple[str, ...] = ()
+        self,
+        detail: str,
+        *,
+        errors: tuple[FieldError, ...] = (),
+        suggestions: tuple[str, ...] = (),
+        needed_bytes: int | None = None,
+        available_bytes: int | None = None,
+        estimate: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = errors
         self.suggestions = suggestions
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+        self.estimate = estimate
 
     @property
     def type(self) -> str:
@@ -76,6 +107,9 @@ class Problem(Exception):  # noqa: N818 - it is the RFC's word
             error=self.detail,
             errors=self.errors,
             suggestions=self.suggestions,
+            needed_bytes=self.needed_bytes,
+            available_bytes=self.available_bytes,
+            estimate=self.estimate,
         )
 
 
@@ -99,6 +133,16 @@ class InvalidRequest(Problem):
         where = f"Field {field!r}" if field else "The body"
         error = FieldError(field=field, message=message, value=value, allowed=allowed)
         return cls(f"{where}: {message}.", errors=(error,), suggestions=suggestions)
+
+    def within(self, part: str) -> InvalidRequest:
+        """The same problem of a part of the request: ``roles[1]``."""
+        detail = self.detail
+        for error in self.errors:
+            detail = detail.replace(f"Field {error.field!r}", f"Field '{part}.{error.field}'")
+        errors = tuple(
+            msgspec.structs.replace(error, field=f"{part}.{error.field}") for error in self.errors
+        )
+        return InvalidRequest(detail, errors=errors, suggestions=self.suggestions)
 
 
 class ForbiddenOrigin(Problem):
@@ -141,6 +185,27 @@ class MethodNotAllowed(Problem):
     title = "Method not allowed"
 
 
+class DoesNotFit(Problem):
+    """The model does not fit the machine; ``"force": true`` pulls it all the same."""
+
+    status = 409
+    title = "Does not fit"
+
+
+class CannotRun(Problem):
+    """The model is made for another runtime than this machine's."""
+
+    status = 409
+    title = "Cannot run here"
+
+
+class DaemonTooOld(Problem):
+    """The model needs a newer daemon."""
+
+    status = 412
+    title = "Daemon too old"
+
+
 class BodyTooLarge(Problem):
     """The body is larger than ``TAGFIT_MAX_BODY``."""
 
@@ -162,15 +227,85 @@ class ForeignHost(Problem):
     title = "Host not allowed"
 
 
+class RegistryUnauthorized(Problem):
+    """The registry wants the daemon to sign in."""
+
+    status = 401
+    title = "Registry wants a sign-in"
+    headers: ClassVar[dict[str, str]] = {"www-authenticate": 'Ollama realm="registry"'}
+    """RFC 9110 demands one; it is the daemon that must sign in (``ollama signin``)."""
+
+
+class RegistryForbids(Problem):
+    """The registry does not let the daemon have it."""
+
+    status = 403
+    title = "Registry forbids it"
+
+
 class DaemonUnreachable(Problem):
-    """Ollama does not answer."""
+    """The daemon does not answer, or went away."""
 
     status = 502
-    title = "Ollama is not reachable"
+    title = "Daemon is not reachable"
 
 
 class DaemonError(Problem):
-    """Ollama answered with an error."""
+    """The daemon answered with an error."""
 
     status = 502
-    title = "Ollama reported an error"
+    title = "Daemon reported an error"
+
+
+class DaemonStorageError(DaemonError):
+    """The daemon cannot write where it keeps models."""
+
+    title = "Daemon cannot store"
+
+
+class RegistryError(DaemonError):
+    """The registry failed the daemon, or is out of its reach."""
+
+    title = "Registry failed"
+
+
+class DaemonBusy(Problem):
+    """The daemon is still stopping an earlier pull."""
+
+    status = 503
+    title = "Daemon is busy"
+
+
+class ShuttingDown(Problem):
+    """The service stops."""
+
+    status = 503
+    title = "Shutting down"
+
+
+class DaemonTimeout(Problem):
+    """The daemon did not answer in time."""
+
+    status = 504
+    title = "Daemon timed out"
+
+
+class RegistryTimeout(Problem):
+    """The registry did not answer the daemon in time."""
+
+    status = 504
+    title = "Registry timed out"
+
+
+class Stalled(Problem):
+    """A pull made no progress for ``TAGFIT_STALL_TIMEOUT``."""
+
+    status = 504
+    title = "Pull stalled"
+
+
+class DiskFull(Problem):
+    """There is no room for the download."""
+
+    status = 507
+    title = "Not enough disk"

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from tagfit.daemon.lmstudio import parse_url
 from tagfit.daemon.ollama import parse_host
 from tagfit.units import parse_bytes
 
@@ -46,6 +47,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shutdown_timeout: Annotated[
         int, Meta(ge=1, description="seconds that running answers get at shutdown")
     ] = 10
+    stall_timeout: Annotated[
+        float, Meta(gt=0, description="seconds without progress after which a pull is given up")
+    ] = 300
     probe_timeout: Annotated[
         float, Meta(gt=0, description="seconds that one hardware probe may take")
     ] = 0.8
@@ -59,6 +63,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int | None,
         Meta(description="memory limit of Ollama's own container (`4Gi` or bytes), for a sidecar"),
     ] = None
+    daemon: Annotated[
+        Literal["ollama", "lmstudio"], Meta(description="what pulls: Ollama, or LM Studio instead")
+    ] = "ollama"
+    lmstudio_url: Annotated[str, Meta(description="the LM Studio server")] = "http://127.0.0.1:1234"
+    lmstudio_token: Annotated[
+        str,
+        Meta(
+            pattern="^[!-~]*$",
+            description="an API token of the LM Studio server, where it wants one",
+        ),
+    ] = ""
     ollama_url: Annotated[
         str, Meta(description="the Ollama daemon; read from `OLLAMA_HOST` as Ollama reads it")
     ] = "http://127.0.0.1:11434"
@@ -114,11 +129,13 @@ _SERVICE_LINK = re.compile(r"TAGFIT_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\
 def _read(name: str, variable: str, text: str) -> object:
     if get_type_hints(Settings)[name] == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if name in {"max_body", "ollama_memory_limit"} and not text.isdecimal():
-        try:
+    try:
+        if name == "ollama_memory_limit" or (name == "max_body" and not text.isdecimal()):
             return parse_bytes(text)
-        except ValueError as error:
-            raise SettingsError(f"{variable}={text}: {error}") from error
+        if name == "lmstudio_url":
+            return parse_url(text)
+    except ValueError as error:
+        raise SettingsError(f"{variable}={text}: {error}") from error
     return text
 
 

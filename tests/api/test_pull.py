@@ -1,4 +1,4 @@
-"""Pulls through tagfit, by a real daemon from a real registry."""
+"""Pulls in Ollama's own format, by a real daemon from a real registry."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.conftest import LARGE, TINY
@@ -18,19 +19,20 @@ from tests.real.daemon import OllamaDaemon
 from tests.real.processes import connections_to, free_port, wait_until
 from tests.real.registry import Registry
 from tests.real.tagfit import tagfit_before
-from tests.scripted_daemon import STREAM, ScriptedDaemon, scripted_daemon
+from tests.scripted_daemon import STREAM, scripted_daemon
 
 SLOW_BYTES_PER_SECOND = 8e6
 SOME_BYTES_PER_SECOND = 20e6
 SOON_SECONDS = 2
-LINES = b'{"status":"pulling 0123456789ab"}\n' * 1000
+LINES = (b'{"status":"pulling %s"}\n' % (b"0" * 1000)) * 100
 PATHS = ["/pull", "/api/pull"]
+"""At /pull with ``"format": "ollama"``."""
 
 
 @contextmanager
 def pulling(url: str, model: str, path: str = "/pull") -> Iterator[Iterator[dict[str, Any]]]:
     """The lines of a pull; leaving the context closes the connection."""
-    body = {"model": model, "insecure": True}
+    body = {"model": model, "insecure": True, "format": "ollama"}
     with httpx.stream("POST", url + path, json=body, timeout=30, trust_env=False) as response:
         if response.status_code != 200:
             response.read()
@@ -45,6 +47,8 @@ def pull(url: str, model: str, path: str = "/pull") -> list[dict[str, Any]]:
 
 
 def refused(url: str, body: object, path: str = "/pull") -> tuple[int, dict[str, Any]]:
+    if isinstance(body, dict):
+        body = {"format": "ollama", **body}
     response = httpx.post(url + path, json=body, timeout=30, trust_env=False)
     answer = response.json()
     assert answer["status"] == response.status_code
@@ -103,7 +107,7 @@ def test_lines_arrive_as_they_are_sent(tagfit: str, registry: Registry) -> None:
 def test_unstreamed_pull_is_one_object(
     tagfit: str, daemon: OllamaDaemon, registry: Registry, path: str
 ) -> None:
-    body = {"model": registry.name(TINY), "insecure": True, "stream": False}
+    body = {"model": registry.name(TINY), "insecure": True, "stream": False, "format": "ollama"}
     response = httpx.post(tagfit + path, json=body, timeout=30)
 
     assert response.status_code == 200
@@ -116,11 +120,11 @@ def test_unstreamed_pull_is_one_object(
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("tag", ["tiny:q9_Z", "nothing:7b"])
 def test_an_unknown_tag_is_404(
-    tagfit: str, registry: Registry, path: str, stream: bool, tag: str
+    standing_tagfit: str, registry: Registry, path: str, stream: bool, tag: str
 ) -> None:
     """Ollama itself answers 200 to a streamed pull, and 500 to an unstreamed one."""
     body = {"model": registry.name(tag), "insecure": True, "stream": stream}
-    status, answer = refused(tagfit, body, path)
+    status, answer = refused(standing_tagfit, body, path)
 
     assert status == 404
     assert registry.name(tag) in answer["detail"]
@@ -156,13 +160,14 @@ def test_an_unknown_tag_of_the_library_comes_with_near_names() -> None:
     ],
 )
 def test_a_wrong_request_never_reaches_the_daemon(
-    tagfit: str, daemon: OllamaDaemon, body: object, status: int, says: str
+    standing_tagfit: str, standing_daemon: OllamaDaemon, body: object, status: int, says: str
 ) -> None:
-    answered, answer = refused(tagfit, body)
+    before = standing_daemon.log().count('"/api/pull"')
+    answered, answer = refused(standing_tagfit, body)
 
     assert answered == status
     assert says in answer["detail"]
-    assert '"/api/pull"' not in daemon.log(), "the log has a line a request"
+    assert standing_daemon.log().count('"/api/pull"') == before, "the log has a line a request"
 
 
 def test_ollamas_older_and_unknown_fields_are_taken(tagfit: str, registry: Registry) -> None:
@@ -204,10 +209,10 @@ def test_a_daemon_that_is_started_again_is_found_again(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_registry_that_is_down_is_502_in_the_daemons_words(
-    daemon: OllamaDaemon, stream: bool
+    standing_daemon: OllamaDaemon, stream: bool
 ) -> None:
     host = f"127.0.0.1:{free_port()}"
-    with tagfit_before(daemon.url, host) as url:
+    with tagfit_before(standing_daemon.url, host) as url:
         body = {"model": f"{host}/library/tiny", "insecure": True, "stream": stream}
         status, answer = refused(url, body)
 
@@ -236,7 +241,7 @@ def test_an_unstreamed_pull_of_a_killed_daemon_is_502(
     tagfit: str, daemon: OllamaDaemon, registry: Registry
 ) -> None:
     registry.blobs.bytes_per_second = SLOW_BYTES_PER_SECOND
-    body = {"model": registry.name(LARGE), "insecure": True, "stream": False}
+    body = {"model": registry.name(LARGE), "insecure": True, "stream": False, "format": "ollama"}
     request = json.dumps(body).encode()
     with open_request(tagfit, request) as connection:
         wait_until(lambda: bool(registry.blobs.transfers), "the daemon downloads")
@@ -297,12 +302,12 @@ def test_an_unstreamed_pull_stops_when_its_client_leaves(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_may_leave_before_the_status_is_decided(
-    daemon: OllamaDaemon, stream: bool
+    standing_daemon: OllamaDaemon, stream: bool
 ) -> None:
     """A registry that takes the connection and never answers keeps the daemon's second line."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
-        with tagfit_before(daemon.url, host) as url:
+        with tagfit_before(standing_daemon.url, host) as url:
             body = {"model": f"{host}/library/tiny", "insecure": True, "stream": stream}
             with open_request(url, json.dumps(body).encode()):
                 asked, _ = silent.accept()
@@ -311,7 +316,9 @@ def test_a_client_may_leave_before_the_status_is_decided(
             with asked:
                 assert asked.recv(4096) == b"", "the daemon gives up"
             wait_until(
-                lambda: connections_to(daemon.port) == 0, "tagfit leaves the daemon", SOON_SECONDS
+                lambda: connections_to(standing_daemon.port) == 0,
+                "tagfit leaves the daemon",
+                SOON_SECONDS,
             )
 
 
@@ -333,20 +340,23 @@ def test_many_pulls_of_one_model_run_side_by_side(
     assert registry.blobs.sent_bytes - before < 1.25 * size
 
 
-def test_a_client_that_does_not_read_holds_the_daemon_back_and_may_leave() -> None:
-    """No real daemon writes enough to fill the connection, so this one is scripted."""
+def test_a_client_that_does_not_read_holds_neither_the_daemon_nor_another_back() -> None:
+    """No real daemon writes enough to fill the connection, so this one is scripted.
+
+    A daemon whose lines nobody takes would go on downloading after the client has left.
+    """
     endless = itertools.chain([STREAM], itertools.repeat(LINES))
+    body = {"model": "tiny", "format": "ollama"}
     with (
         scripted_daemon(endless) as daemon,
         tagfit_before(daemon.url, "registry.ollama.ai") as url,
     ):
-        with open_request(url, b'{"model": "tiny"}'):
-            wait_until(lambda: stands_still(daemon), "the daemon is held back")
+        with open_request(url, json.dumps(body).encode()):
+            wait_until(lambda: daemon.sent_bytes > 10_000_000, "the daemon is read from")
+            memory = psutil.Process().memory_info().rss
+            with httpx.stream("POST", url + "/pull", json=body, timeout=30) as other:
+                received = itertools.islice(other.iter_lines(), 500)
+                assert sum(len(line) for line in received) > 100_000
+            assert psutil.Process().memory_info().rss - memory < 20_000_000
             assert not daemon.left.is_set()
         assert daemon.left.wait(SOON_SECONDS), "tagfit leaves the daemon"
-
-
-def stands_still(daemon: ScriptedDaemon) -> bool:
-    sent = daemon.sent_bytes
-    time.sleep(0.3)
-    return 0 < sent == daemon.sent_bytes

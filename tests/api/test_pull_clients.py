@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import ollama
 import pytest
 
@@ -195,3 +196,33 @@ def test_javascript_client_cancels(
     assert [error["name"] for error in thrown] == ["AbortError"]
     wait_until(lambda: connections_to(daemon.port) == 0, "tagfit leaves the daemon")
     wait_until(lambda: not registry.blobs.transfers, "the daemon stops downloading")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # https://github.com/open-webui/open-webui, backend/open_webui/routers/ollama.py
+        {"model": "", "name": "NAME", "insecure": True},
+        {"model": "NAME", "insecure": True},
+        # https://github.com/continuedev/continue, core/llm/llms/Ollama.ts
+        {"name": "NAME", "insecure": True, "stream": True},
+    ],
+)
+def test_a_pull_as_editors_and_web_interfaces_ask_for_it(
+    tagfit: str, daemon: OllamaDaemon, registry: Registry, body: dict[str, object]
+) -> None:
+    """They read chunks, not lines, and of an error the ``error`` of a JSON answer."""
+    headers = {"content-type": "application/json", "authorization": "Bearer secret"}
+
+    def ask(name: str) -> httpx.Response:
+        content = json.dumps(body).replace("NAME", name)
+        return httpx.post(tagfit + "/api/pull", content=content, headers=headers, timeout=30)
+
+    pulled = ask(registry.name(TINY))
+    assert json.loads(pulled.content.splitlines()[-1]) == {"status": "success"}
+    assert registry.name(TINY) in daemon.installed()
+
+    failed = ask(registry.name("tiny:q9_Z"))
+    assert failed.status_code == 404
+    assert failed.headers["content-type"] == "application/json"
+    assert "There is no tag" in failed.json()["error"]

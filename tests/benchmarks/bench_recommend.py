@@ -1,7 +1,9 @@
 """How soon ``/recommend`` answers over the whole library: ``make bench``.
 
 A server process on one core, one connection. Printed are the first answers of a fresh process,
-answers to questions that were never asked before, and the same questions again.
+answers to questions that were never asked before, and the same questions again. With the path of
+an ``llmfit`` program (PyPI: llmfit) its server is asked in the same way, in the same run; it
+answers for its own machine only.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from statistics import median
 from typing import Any
@@ -25,6 +28,7 @@ from tagfit.advice.jobs import JOBS
 GPUS = ("RTX 3060", "RTX 4060 Ti 16GB", "RTX 3090", "RTX 4090", "RX 7900 XTX", "M3 Max 64GB")
 CONTEXTS = (None, 8192, 32768)
 QUESTIONS = 300
+PEER = "/api/v1/models/top?limit=5&use_case=coding"
 
 
 def main() -> None:
@@ -33,21 +37,28 @@ def main() -> None:
         {"use_case": use_case, "hardware": {"gpus": [{"name": gpu}], "memory": "64GiB"}}
         for use_case, gpu in product(JOBS, GPUS)
     ]
-    with serving() as url, httpx.Client(base_url=url, timeout=60) as client:
+    for llmfit in sys.argv[1:]:
+        with serving([llmfit, "serve", "--port"]) as url, httpx.Client(base_url=url) as client:
+            report("llmfit, one question", [timed(partial(client.get, PEER)) for _ in range(50)])
+    tagfit = [sys.executable, "-m", "tagfit", "serve"]
+    with serving(tagfit) as url, httpx.Client(base_url=url, timeout=60) as client:
         report("first answers of a process", ask(client, common))
         report("the same again", ask(client, common * 10))
         report("one question", ask(client, common[:1] * 1000))
         report("never asked before", ask(client, unseen(random.Random(1))))
+        report("nor these, later", ask(client, unseen(random.Random(2))))
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """A server process, on one core where the system can pin it."""
+def serving(command: list[str]) -> Iterator[str]:
+    """A server process, on one core where the system can pin it; the port may end its command."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "TAGFIT_PORT": str(port), "TAGFIT_LOG_LEVEL": "warning"}
-    process = subprocess.Popen([sys.executable, "-m", "tagfit", "serve"], env=environment)
+    if command[-1] == "--port":
+        command = [*command, str(port)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
@@ -55,7 +66,7 @@ def serving() -> Iterator[str]:
         for _ in range(200):
             time.sleep(0.05)
             try:
-                httpx.get(f"{url}/healthz")
+                httpx.get(f"{url}/livez")
             except httpx.TransportError:
                 continue
             break
@@ -81,12 +92,15 @@ def unseen(source: random.Random) -> Iterator[dict[str, Any]]:
 
 def ask(client: httpx.Client, questions: Iterable[dict[str, Any]]) -> list[float]:
     """Seconds for each answer."""
-    seconds = []
-    for question in questions:
-        start = time.perf_counter()
-        answer = client.post("/recommend", json=question)
-        seconds.append(time.perf_counter() - start)
-        answer.raise_for_status()
+    return [timed(partial(client.post, "/recommend", json=question)) for question in questions]
+
+
+def timed(call: Callable[[], httpx.Response]) -> float:
+    """Seconds that an answer took."""
+    start = time.perf_counter()
+    answer = call()
+    seconds = time.perf_counter() - start
+    answer.raise_for_status()
     return seconds
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagfit.daemon.ollama import Ollama, Progress, parse_host, problem_of
-from tagfit.problems import DaemonError, DaemonUnreachable, InvalidRequest, Problem, UnknownModel
+from tagfit.daemon.client import Daemon, Progress
+from tagfit.daemon.ollama import Ollama, parse_host
+from tagfit.problems import DaemonError, DaemonUnreachable, InvalidRequest, Problem
 from tests.conftest import TINY
 from tests.real.daemon import OllamaDaemon
 from tests.real.processes import free_port
@@ -89,19 +91,55 @@ async def ollama(daemon: OllamaDaemon) -> AsyncIterator[Ollama]:
         yield client
 
 
-async def test_version_tags_and_loaded_models(
+async def test_the_client_is_what_the_rest_of_tagfit_asks_of_a_daemon(ollama: Ollama) -> None:
+    daemon: Daemon = ollama  # the type checker's test
+
+    assert daemon.title == "Ollama"
+    assert await daemon.landed_bytes("sha256:0") is None, "no directory was named"
+
+
+async def test_what_has_landed_is_what_is_allocated(tmp_path: Path) -> None:
+    """A part has its layer's whole length from the start (server/download.go:229)."""
+    blobs = tmp_path / "blobs"
+    async with Ollama("http://127.0.0.1:1", lambda: str(tmp_path)) as ollama:
+        assert await ollama.landed_bytes("sha256:aa") is None, "there is no such directory"
+        assert await ollama.unfinished_bytes() == 0
+
+        blobs.mkdir()
+        assert await ollama.landed_bytes("sha256:aa") == 0
+        with (blobs / "sha256-aa-partial").open("wb") as part:
+            part.write(b"x" * 100_000)
+            part.truncate(10**9)
+        (blobs / "sha256-aa-partial-0").write_text("{}")
+        landed = await ollama.landed_bytes("sha256:aa")
+        assert landed is not None
+        assert 100_000 <= landed < 200_000
+        assert await ollama.unfinished_bytes() == landed
+
+        (blobs / "sha256-aa").write_bytes(b"x" * 300_000)
+        assert (await ollama.landed_bytes("sha256:aa") or 0) >= 300_000
+
+
+async def test_a_closed_client_may_be_used_again(ollama: Ollama) -> None:
+    """An application can be shut down and started again."""
+    await ollama.aclose()
+
+    assert await ollama.version()
+
+
+async def test_version_installed_and_loaded_models(
     ollama: Ollama, daemon: OllamaDaemon, registry: Registry
 ) -> None:
-    assert await ollama.tags() == ()
+    assert await ollama.installed() == ()
     async with aclosing(await ollama.pull(registry.name(TINY), insecure=True)) as pull:
         lines = [line.progress async for line in pull]
 
     assert lines[-1] == Progress(status="success")
-    [model] = await ollama.tags()
+    [model] = await ollama.installed()
     assert model.name == registry.name(TINY)
     assert model.size_bytes == daemon.installed()[model.name]
-    assert model.details.quantization_level == "F16"
-    assert await ollama.ps() == ()
+    assert model.quantization == "F16"
+    assert await ollama.loaded() == ()
     assert (await ollama.version()).startswith("0.")
 
 
@@ -113,7 +151,7 @@ async def test_a_name_that_the_daemon_refuses(ollama: Ollama) -> None:
 async def test_a_daemon_that_is_down() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     async with Ollama(url) as ollama:
-        for call in (ollama.version, ollama.tags, ollama.ps, lambda: ollama.pull("tiny")):
+        for call in (ollama.version, ollama.installed, ollama.loaded, lambda: ollama.pull("tiny")):
             with pytest.raises(DaemonUnreachable, match=url):
                 await call()
 
@@ -194,19 +232,3 @@ async def test_a_line_without_end_ends_a_pull() -> None:
 
     assert isinstance(problem, DaemonError)
     assert "8000000 bytes" in problem.detail
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        ("pull model manifest: file does not exist", UnknownModel),
-        ("file does not exist", DaemonError),
-        ("invalid model name", InvalidRequest),
-        ("max retries exceeded: EOF", DaemonError),
-    ],
-)
-def test_the_daemons_errors_and_their_problems(error: str, kind: type[Problem]) -> None:
-    problem = problem_of(error)
-
-    assert type(problem) is kind
-    assert error in problem.detail

@@ -38,11 +38,15 @@ class BlobServer(ThreadingHTTPServer):
         """Serve in a thread."""
         self._thread.start()
 
+    def cut(self) -> None:
+        """Break off what is being sent."""
+        for connection in list(self.transfers):
+            connection.shutdown(socket.SHUT_RDWR)
+
     def stop(self) -> None:
         """End serving, and what is being sent."""
         self.shutdown()
-        for connection in list(self.transfers):
-            connection.shutdown(socket.SHUT_RDWR)
+        self.cut()
         self.server_close()
         self._thread.join()
 
@@ -65,10 +69,17 @@ class _Transfer(BaseHTTPRequestHandler):
                 chunk = content[start : start + CHUNK_BYTES]
                 self.wfile.write(chunk)
                 self.server.sent_bytes += len(chunk)
-                if self.server.bytes_per_second:
-                    time.sleep(len(chunk) / self.server.bytes_per_second)
+                self._pause(len(chunk))
         finally:
             self.server.transfers.discard(self.connection)
+
+    def _pause(self, sent_bytes: int) -> None:
+        """Wait as long as that should take, or until another speed is set."""
+        speed = self.server.bytes_per_second
+        if speed:
+            until = time.monotonic() + sent_bytes / speed
+            while self.server.bytes_per_second == speed and (left := until - time.monotonic()) > 0:
+                time.sleep(min(left, 0.05))
 
     def _answer(self) -> memoryview:
         path = self.server.folder / self.path.lstrip("/")

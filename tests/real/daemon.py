@@ -15,7 +15,8 @@ from tests.real.processes import Server, free_port
 class OllamaDaemon(Server):
     """A daemon on a loopback port, seen directly and not through tagfit."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
+        """Further variables are its environment's."""
         self.binary = programs.ollama()
         self.port = free_port()
         self.models = folder / "models"
@@ -26,6 +27,7 @@ class OllamaDaemon(Server):
             "OLLAMA_HOST": f"127.0.0.1:{self.port}",
             "OLLAMA_MODELS": str(self.models),
             "OLLAMA_NO_CLOUD": "1",
+            **variables,
         }
         super().__init__(
             [self.binary, "serve"],

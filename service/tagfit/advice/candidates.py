@@ -12,6 +12,7 @@ import msgspec
 from tagfit.advice.estimate import Subject, degrade, file_bytes, judge, make_subject
 from tagfit.advice.jobs import JOBS
 from tagfit.catalog.library import Catalog, Model, Tag
+from tagfit.catalog.lmstudio_names import lmstudio_name
 from tagfit.quality.capability import Capability, UseCase, checkpoint, thinking
 from tagfit.speed.bounds import Needs, needs
 from tagfit.speed.work import work
@@ -110,10 +111,14 @@ def candidates(catalog: Catalog, use_case: UseCase) -> Candidates:
         found = _offers(catalog)[id(model)]
         if len(found) < len(model.tags):
             reasons["not made for llama.cpp"] += len(model.tags) - len(found)
+        if catalog.pulled_by == "lmstudio":
+            named = tuple(one for one in found if lmstudio_name(model, one.quantization))
+            reasons["not known where LM Studio finds it"] += len(found) - len(named)
+            found = named
         judged = judge(model, use_case)
         able += [_candidate(offer, judged, modes) for offer in found]
     able.sort(key=lambda candidate: (-candidate.bound, candidate.name))
-    return Candidates(tuple(able), unable)
+    return Candidates(tuple(able), {family: +reasons for family, reasons in unable.items()})
 
 
 def _predicts(model: Model) -> bool:
@@ -148,7 +153,7 @@ def _modes(model: Model, use_case: UseCase) -> tuple[Mode, ...]:
     return (with_thoughts, Mode(found.kept_without, 1.0, plain))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _offers(catalog: Catalog) -> dict[int, tuple[Offer, ...]]:
     """Of each model, by its id; one object for all uses."""
     return {id(model): tuple(_runnable(model)) for model in catalog.models}

@@ -23,6 +23,7 @@ from tagfit.advice.jobs import JOBS
 from tagfit.advice.machine import Machine
 from tagfit.advice.recommend import Recommendation, RecommendRequest, recommend
 from tagfit.catalog.library import Catalog, Model, Tag, UnknownTag
+from tagfit.catalog.lmstudio_names import file_type_of, held_by
 from tagfit.catalog.names import DEFAULT_TAG, ModelName
 from tagfit.daemon.client import InstalledModel
 from tagfit.daemon.versions import lacking_version
@@ -117,7 +118,7 @@ def choose(catalog: Catalog, wish: Wish, name: ModelName | None, machine: Machin
             raise InvalidRequest.field("quantization", wish.quantization, message, allowed=[AUTO])
         return _best(catalog, wish, machine, catalog.models, "this machine")
     if not name.in_library:
-        return _elsewhere(name, wish)
+        return _elsewhere(catalog, name, wish)
     has_tag = ":" in (wish.model or "").rpartition("/")[2]
     family = _family(catalog, name.model.lower())
     if open_tag and not has_tag and family:
@@ -193,19 +194,24 @@ def _named(catalog: Catalog, name: ModelName) -> Choice:
     return Choice(name, _subject(model, tag), tag)
 
 
-def _elsewhere(name: ModelName, wish: Wish) -> Choice:
-    """A name outside of the library: nothing is known of it but what it says itself."""
-    unknown = "it is not in the Ollama library, so nothing is known of its size"
-    if wish.quantization is None:
-        return Choice(name, unknown=unknown)
-    if wish.quantization.lower() == AUTO or name.tag != DEFAULT_TAG:
-        raise InvalidRequest.field(
-            "quantization",
-            wish.quantization,
-            "only models of the Ollama library can be chosen by it",
+def _elsewhere(catalog: Catalog, name: ModelName, wish: Wish) -> Choice:
+    """A name outside of the library, known where a listed repository holds a checkpoint of it."""
+    if wish.quantization is not None:
+        if wish.quantization.lower() == AUTO or name.tag != DEFAULT_TAG:
+            raise InvalidRequest.field(
+                "quantization",
+                wish.quantization,
+                "only models of the Ollama library can be chosen by it",
+            )
+        read_quantization(file_type_of(wish.quantization), "quantization")
+        name = replace(name, tag=wish.quantization)
+    held = held_by(catalog, name)
+    if held is None:
+        return Choice(
+            name, unknown="it is not in the Ollama library, so nothing is known of its size"
         )
-    tag = read_quantization(wish.quantization, "quantization")
-    return Choice(replace(name, tag=tag), unknown=unknown)
+    model, quantization = held
+    return Choice(name, make_subject(model, None, quantization, "llama.cpp"))
 
 
 def _family(catalog: Catalog, family: str) -> tuple[Model, ...]:

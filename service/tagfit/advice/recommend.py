@@ -31,7 +31,8 @@ from tagfit.advice.estimate import Load, describe, read_quantization
 from tagfit.advice.jobs import JOBS
 from tagfit.advice.machine import Machine
 from tagfit.advice.ranking import Excluded, Laid, Limits, Ranked, Search, free_bytes
-from tagfit.catalog.library import Catalog
+from tagfit.catalog.library import Catalog, Puller
+from tagfit.catalog.lmstudio_names import lmstudio_name
 from tagfit.facts import Hardware
 from tagfit.problems import InvalidRequest
 from tagfit.quality.capability import UseCase
@@ -111,7 +112,7 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
 
     command: str
     request: dict[str, str]
-    """The body for POST /pull."""
+    """The body for POST /pull, and for LM Studio's own download where that is to pull it."""
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +178,9 @@ def recommend(catalog: Catalog, request: RecommendRequest, machine: Machine) -> 
     nearest = None if found.best else search.nearest_miss(found.kept_out)
     return Recommendations(
         recommendations=tuple(
-            answer(rank, laid, machine, request.use_case, explain=request.explain)
+            answer(
+                rank, laid, machine, request.use_case, catalog.pulled_by, explain=request.explain
+            )
             for rank, laid in enumerate(found.best, 1)
         ),
         runners_up=(
@@ -311,7 +314,13 @@ def _known(field: str, wanted: tuple[str, ...], known: set[str], message: str) -
 
 
 def answer(
-    rank: int, laid: Laid, machine: Machine, use_case: UseCase, *, explain: bool
+    rank: int,
+    laid: Laid,
+    machine: Machine,
+    use_case: UseCase,
+    pulled_by: Puller,
+    *,
+    explain: bool,
 ) -> Recommendation:
     """One tag that serves, and why."""
     candidate = laid.candidate
@@ -330,9 +339,16 @@ def answer(
         reasons=_reasons(laid, found, machine.hardware),
         installed=machine.has(candidate.offer.tag),
         estimate=found,
-        pull=Pull(command=f"ollama pull {candidate.name}", request={"model": candidate.name}),
+        pull=_pull(candidate.offer, pulled_by),
         explanation=_explanation(laid, use_case) if explain else UNSET,
     )
+
+
+def _pull(offer: Offer, pulled_by: Puller) -> Pull:
+    name = lmstudio_name(offer.model, offer.quantization) if pulled_by == "lmstudio" else None
+    if name is not None:
+        return Pull(command=name.command, request=name.request)
+    return Pull(command=f"ollama pull {offer.tag.name}", request={"model": offer.tag.name})
 
 
 def _reasons(laid: Laid, found: Estimate, hardware: Hardware) -> tuple[str, ...]:

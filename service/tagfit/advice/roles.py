@@ -232,7 +232,7 @@ def _answer(
         if loaded is not None:
             here = msgspec.structs.replace(machine, hardware=loaded.left)
             final = search_of(role, laid.load, here).lay(laid.candidate, exact=True)
-        found.append(answer(1, final, here, role.use_case, explain=explain))
+        found.append(answer(1, final, here, role.use_case, catalog.pulled_by, explain=explain))
     fits = bool(chosen) and _Set(chosen, turn).stays
     return RecommendedSet(
         recommendations=tuple(found),

@@ -24,7 +24,11 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> T:
     """The JSON body as ``kind``; an empty body is an empty object. Raises InvalidRequest."""
-    body = await request.body()
+    return read_json(await request.body(), kind)
+
+
+def read_json(body: bytes, kind: type[T]) -> T:
+    """A JSON body as ``kind``; an empty body is an empty object. Raises InvalidRequest."""
     try:
         value = msgspec.json.decode(body or b"{}")
     except msgspec.DecodeError as error:

@@ -25,8 +25,14 @@ async def machine_of(posted: PostedHardware | None, prober: Prober) -> Machine:
 
 async def machine_of_query(query: HardwareParameters, prober: Prober) -> Machine:
     """The machine of flat parameters, or this one, probed. Raises InvalidRequest."""
+    posted = posted_hardware(query)
+    return await machine_of(None, prober) if posted is None else machine_of_parameters(posted)
+
+
+def machine_of_parameters(posted: PostedHardware) -> Machine:
+    """The machine of flat parameters. Raises InvalidRequest, which names the parameter."""
     try:
-        return await machine_of(posted_hardware(query), prober)
+        return read_machine(posted)
     except InvalidRequest as error:
         raise InvalidRequest(
             _in_parameters(error.detail),

@@ -23,13 +23,16 @@ from tagfit.advice.estimate import (
 )
 from tagfit.advice.ladder import Rung, ladder
 from tagfit.advice.machine import Machine, Size
+from tagfit.api.daemon import DIGEST_DIGITS
 from tagfit.api.decoding import read_query
 from tagfit.api.machines import machine_of_query
-from tagfit.api.requests import GpuMemories, GpuNames, Ram
+from tagfit.api.requests import Cpu, GpuMemories, GpuNames, Ram
 from tagfit.api.schema import describes
 from tagfit.catalog.library import Catalog, Kind, Model, Tag
+from tagfit.daemon.client import InstalledModel, LoadedModel
 from tagfit.hardware.probe import Prober
 from tagfit.problems import InvalidRequest
+from tagfit.pulls.shared import Pulls
 
 
 class ModelsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +61,7 @@ class ModelsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     gpu: GpuNames = ()
     vram: GpuMemories = ()
     ram: Ram | None = None
+    cpu: Cpu | None = None
 
 
 class TagSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +106,31 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     ladder: tuple[Rung, ...]
 
 
+class InstalledSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that the daemon has."""
+
+    name: str
+    tag: str | None
+    """The library's full name of it; null for a model that the catalog does not have."""
+    digest: str
+    size_bytes: int
+    modified_at: str
+    family: str
+    parameter_size: str
+    quantization: str
+    loaded: bool
+    memory_bytes: int
+    """Where it is loaded: all of it, and on GPUs."""
+    gpu_memory_bytes: int
+    context_length: int
+
+
+class InstalledList(msgspec.Struct, frozen=True, kw_only=True):
+    """What GET /models/installed answers."""
+
+    models: tuple[InstalledSummary, ...]
+
+
 @get(
     "/models",
     operation_id="listModels",
@@ -117,6 +146,27 @@ async def list_models(
     query = read_query(request.query_params.multi_items(), ModelsQuery)
     machine = await machine_of_query(query, prober) if query.fits else None
     return await asyncio.to_thread(_list, catalog, query, machine)
+
+
+@get(
+    "/models/installed",
+    operation_id="listInstalledModels",
+    tags=["library"],
+    opt=describes(InstalledList, problems="421 502 504"),
+)
+async def list_installed(
+    catalog: NamedDependency[Catalog], pulls: NamedDependency[Pulls]
+) -> InstalledList:
+    """The models that the daemon has, and which of them are in memory."""
+    daemon = pulls.daemon
+    installed, loaded = await asyncio.gather(daemon.installed(), daemon.loaded())
+    names = {tag.digest: tag.name for tag in catalog.tags}
+    return InstalledList(
+        models=tuple(
+            _installed(model, names.get(model.digest[:DIGEST_DIGITS]), loaded)
+            for model in installed
+        )
+    )
 
 
 @get(
@@ -192,6 +242,26 @@ def _subject(model: Model, tag: Tag) -> Subject | None:
 def _download_bytes(model: Model, tag: Tag) -> int | None:
     subject = _subject(model, tag)
     return None if subject is None else file_bytes(subject)
+
+
+def _installed(
+    model: InstalledModel, tag: str | None, loaded: tuple[LoadedModel, ...]
+) -> InstalledSummary:
+    resident = next((one for one in loaded if one.name == model.name), None)
+    return InstalledSummary(
+        name=model.name,
+        tag=tag,
+        digest=model.digest,
+        size_bytes=model.size_bytes,
+        modified_at=model.modified_at,
+        family=model.family,
+        parameter_size=model.parameter_size,
+        quantization=model.quantization,
+        loaded=resident is not None,
+        memory_bytes=resident.size_bytes if resident else 0,
+        gpu_memory_bytes=resident.vram_bytes if resident else 0,
+        context_length=resident.context_length if resident else 0,
+    )
 
 
 def _summary(model: Model, tags: tuple[Tag, ...]) -> ModelSummary:

@@ -28,7 +28,12 @@ def encode_problem(problem: Problem) -> bytes:
 
 def answer_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
     """The answer of a problem that was raised."""
-    return Response(encode_problem(problem), status_code=problem.status, media_type=MEDIA_TYPE)
+    return Response(
+        encode_problem(problem),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=problem.headers,
+    )
 
 
 def answer_http_exception(

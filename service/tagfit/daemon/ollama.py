@@ -5,16 +5,20 @@ Wire format: api/types.go and server/routes.go of github.com/ollama/ollama v0.33
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self, TypeVar
 
 import httpx
 import msgspec
 
-from tagfit.problems import DaemonError, DaemonUnreachable, InvalidRequest, Problem, UnknownModel
+from tagfit.daemon.client import InstalledModel, LoadedModel, Progress, PullLine
+from tagfit.daemon.pull_errors import problem_of
+from tagfit.problems import DaemonError, DaemonTimeout, DaemonUnreachable, Problem
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 10.0
@@ -77,51 +81,44 @@ def _connectable(host: str) -> str:
     return str(address) if address.version == 4 else f"[{address}]"
 
 
-class ModelDetails(msgspec.Struct, frozen=True):
-    """What the daemon read from an installed model's GGUF header."""
-
+class _Details(msgspec.Struct, frozen=True):
     family: str = ""
     parameter_size: str = ""
     quantization_level: str = ""
-    context_length: int = 0
 
 
-class InstalledModel(msgspec.Struct, frozen=True):
-    """A row of ``/api/tags``."""
-
+class _InstalledRow(msgspec.Struct, frozen=True):
     name: str
-    digest: str
-    size_bytes: int = msgspec.field(name="size")
-    modified_at: str = ""
-    details: ModelDetails = ModelDetails()
-
-
-class LoadedModel(msgspec.Struct, frozen=True):
-    """A row of ``/api/ps``."""
-
-    name: str
-    digest: str
-    size_bytes: int = msgspec.field(name="size")
-    vram_bytes: int = msgspec.field(name="size_vram", default=0)
-    context_length: int = 0
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """A line of a pull. What is zero is left out; the last line is ``success`` or an error."""
-
-    status: str = ""
+    size: int
     digest: str = ""
-    total_bytes: int = msgspec.field(name="total", default=0)
-    completed_bytes: int = msgspec.field(name="completed", default=0)
-    error: str = ""
+    modified_at: str = ""
+    details: _Details = _Details()
+
+    def model(self) -> InstalledModel:
+        return InstalledModel(
+            name=self.name,
+            digest=self.digest,
+            size_bytes=self.size,
+            modified_at=self.modified_at,
+            family=self.details.family,
+            parameter_size=self.details.parameter_size,
+            quantization=self.details.quantization_level,
+        )
 
 
-class PullLine(msgspec.Struct, frozen=True):
-    """A line of a pull as the daemon wrote it, and what it says."""
+class _LoadedRow(msgspec.Struct, frozen=True):
+    name: str
+    size: int
+    size_vram: int = 0
+    context_length: int = 0
 
-    text: bytes
-    """Without the newline."""
-    progress: Progress
+    def model(self) -> LoadedModel:
+        return LoadedModel(
+            name=self.name,
+            size_bytes=self.size,
+            vram_bytes=self.size_vram,
+            context_length=self.context_length,
+        )
 
 
 class _Error(msgspec.Struct):
@@ -133,22 +130,11 @@ class _Version(msgspec.Struct):
 
 
 class _Installed(msgspec.Struct):
-    models: tuple[InstalledModel, ...]
+    models: tuple[_InstalledRow, ...]
 
 
 class _Loaded(msgspec.Struct):
-    models: tuple[LoadedModel, ...]
-
-
-_ERRORS: dict[str, type[Problem]] = {
-    "pull model manifest: file does not exist": UnknownModel,  # the registry's 404
-    "invalid model name": InvalidRequest,
-}
-
-
-def problem_of(error: str) -> Problem:
-    """The problem that an error text of the daemon stands for."""
-    return _ERRORS.get(error, DaemonError)(f"Ollama reported: {error}.")
+    models: tuple[_LoadedRow, ...]
 
 
 class Pull:
@@ -180,7 +166,9 @@ class Pull:
             async for text in _split_lines(self._response.aiter_bytes()):
                 progress = _decode(text, Progress)
                 ended = progress.status == "success" or bool(progress.error)
-                yield PullLine(text, progress)
+                yield PullLine(
+                    text, progress, problem_of(progress.error) if progress.error else None
+                )
         if not ended:
             raise DaemonUnreachable(
                 f"The Ollama daemon at {self._base_url} ended the pull before it was complete."
@@ -188,21 +176,21 @@ class Pull:
 
 
 class Ollama:
-    """A client of one daemon.
+    """A client of one daemon (``daemon.client.Daemon``).
 
-    Every method raises DaemonUnreachable where the daemon does not answer and DaemonError where
-    it answers with an error.
+    Every method raises DaemonUnreachable or DaemonTimeout where the daemon does not answer and
+    DaemonError where it answers with an error.
     """
 
-    def __init__(self, base_url: str) -> None:
+    title = "Ollama"
+
+    def __init__(
+        self, base_url: str, models_directory: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """``models_directory`` says, blocking, where the models are, if they are to be seen."""
         self.base_url = base_url
-        self._client = httpx.AsyncClient(
-            base_url=base_url,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=4),
-        )
+        self._models_directory = models_directory
+        self._client = _connect(base_url)
 
     async def __aenter__(self) -> Self:
         return self
@@ -211,34 +199,53 @@ class Ollama:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection, those of running pulls too."""
+        """Close every connection, those of running pulls too; it may be used again."""
         await self._client.aclose()
+
+    @property
+    def _open_client(self) -> httpx.AsyncClient:
+        if self._client.is_closed:
+            self._client = _connect(self.base_url)
+        return self._client
 
     async def version(self) -> str:
         """The daemon's version."""
         return (await self._get("/api/version", _Version)).version
 
-    async def tags(self) -> tuple[InstalledModel, ...]:
+    async def installed(self) -> tuple[InstalledModel, ...]:
         """The models that are installed."""
-        return (await self._get("/api/tags", _Installed)).models
+        return tuple(row.model() for row in (await self._get("/api/tags", _Installed)).models)
 
-    async def ps(self) -> tuple[LoadedModel, ...]:
-        """The models that are loaded."""
-        return (await self._get("/api/ps", _Loaded)).models
+    async def loaded(self) -> tuple[LoadedModel, ...]:
+        """The models that are in memory."""
+        return tuple(row.model() for row in (await self._get("/api/ps", _Loaded)).models)
+
+    async def landed_bytes(self, digest: str) -> int | None:
+        """Bytes of a layer on disk, complete or not; None where the directory is not seen.
+
+        A part is a sparse file of the layer's whole length (server/download.go, run), so what
+        counts is what is allocated.
+        """
+        return await asyncio.to_thread(_landed_bytes, self._models_directory, digest)
+
+    async def unfinished_bytes(self) -> int:
+        """Bytes of all unfinished layers on disk; 0 where the directory is not seen."""
+        return await asyncio.to_thread(_unfinished_bytes, self._models_directory)
 
     async def pull(self, model: str, *, insecure: bool = False) -> Pull:
         """Begin a pull; the caller closes it.
 
         Beside the errors of every method: InvalidRequest where the daemon refuses the name.
         """
-        request = self._client.build_request(
+        client = self._open_client
+        request = client.build_request(
             "POST",
             "/api/pull",
             json={"model": model, "insecure": insecure, "stream": True},
             timeout=httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None),
         )
         with _connection_errors(self.base_url):
-            response = await self._client.send(request, stream=True)
+            response = await client.send(request, stream=True)
             if response.status_code == 200:
                 return Pull(response, self.base_url)
             try:
@@ -249,10 +256,20 @@ class Ollama:
 
     async def _get(self, path: str, kind: type[T]) -> T:
         with _connection_errors(self.base_url):
-            response = await self._client.get(path)
+            response = await self._open_client.get(path)
         if response.status_code != 200:
             raise _refusal(response)
         return _decode(response.content, kind)
+
+
+def _connect(base_url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=base_url,
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+    )
 
 
 @contextmanager
@@ -264,13 +281,43 @@ def _connection_errors(base_url: str) -> Iterator[None]:
             f"No Ollama daemon answers at {base_url}; start it, or say in OLLAMA_HOST where it is."
         ) from error
     except httpx.TimeoutException as error:
-        raise DaemonUnreachable(
-            f"The Ollama daemon at {base_url} did not answer in time."
-        ) from error
+        raise DaemonTimeout(f"The Ollama daemon at {base_url} did not answer in time.") from error
     except httpx.RequestError as error:
         raise DaemonUnreachable(
             f"The connection to the Ollama daemon at {base_url} was lost."
         ) from error
+
+
+def _landed_bytes(models_directory: Callable[[], str | None], digest: str) -> int | None:
+    try:
+        blobs = _blobs(models_directory)
+        if blobs is None:
+            return None
+        blob = blobs / digest.replace(":", "-")
+        found = [path for path in (blob, blob.with_name(f"{blob.name}-partial")) if path.exists()]
+        return _allocated_bytes(found[0]) if found else 0
+    except OSError:
+        return None
+
+
+def _unfinished_bytes(models_directory: Callable[[], str | None]) -> int:
+    try:
+        blobs = _blobs(models_directory)
+        return sum(_allocated_bytes(path) for path in blobs.glob("*-partial")) if blobs else 0
+    except OSError:
+        return 0
+
+
+def _blobs(models_directory: Callable[[], str | None]) -> Path | None:
+    models = models_directory()
+    blobs = Path(models) / "blobs" if models else None
+    return blobs if blobs is not None and blobs.is_dir() else None
+
+
+def _allocated_bytes(path: Path) -> int:
+    stat = path.stat()
+    # Windows counts no blocks; a part's length there is its layer's.
+    return getattr(stat, "st_blocks", stat.st_size // 512) * 512
 
 
 def _refusal(response: httpx.Response) -> Problem:

@@ -1,0 +1,81 @@
+"""``tagfit pull``: the same pre-flight and the same progress in a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from tagfit.cli import main, pull_line
+from tagfit.pulls.stream import PullUpdate
+from tests.conftest import TINY
+from tests.real.daemon import OllamaDaemon
+from tests.real.processes import free_port
+from tests.real.registry import Registry
+
+MACHINE = ["--vram", "12GiB", "--ram", "32GiB"]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free_port()}")
+
+
+def test_a_pull_ends_with_0(
+    daemon: OllamaDaemon,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", daemon.url)
+    monkeypatch.setenv("TAGFIT_ALLOWED_REGISTRIES", registry.host)
+    monkeypatch.setenv("OLLAMA_MODELS", str(daemon.models))
+
+    assert main(["pull", registry.name(TINY), "--insecure"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == registry.name(TINY)
+    assert lines[-1] == "done"
+    assert registry.name(TINY) in daemon.installed()
+
+    assert main(["pull", registry.name("tiny:q9_Z"), "--insecure"]) == 1
+    assert "file does not exist" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_not_pulled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", "llama3.1:405b", *MACHINE]) == 1
+
+    assert "does not fit this machine" in capsys.readouterr().err
+
+
+def test_force_goes_on_to_the_daemon(capsys: pytest.CaptureFixture[str]) -> None:
+    """Which is not there: a sentence and exit status 1."""
+    assert main(["pull", "llama3.1:405b", "--force", *MACHINE]) == 1
+
+    said = capsys.readouterr()
+    assert "note: llama3.1:405b does not fit this machine" in said.out
+    assert "No Ollama daemon answers" in said.err
+
+
+def test_a_registry_that_is_not_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", "evil.example/library/tiny"]) == 1
+
+    assert "evil.example" in capsys.readouterr().err
+
+
+def test_without_a_model_the_best_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", *MACHINE]) == 1
+
+    assert "best for chat" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_line_for_a_person() -> None:
+    now = PullUpdate(
+        status="downloading",
+        model="m",
+        total_bytes=8 << 30,
+        total_basis="seen",
+        completed_bytes=2 << 30,
+        bytes_per_second=64 << 20,
+        eta_seconds=96,
+        layers=(),
+    )
+
+    assert pull_line(now) == "downloading  25 % of 8.0 GiB  64.0 MiB/s  1:36 left"
