@@ -101,7 +101,8 @@ class FitAnswer(msgspec.Struct, frozen=True, kw_only=True):
     offloaded_layers: int
     total_layers: int
     max_context_length: int
-    """Longest context wholly on the GPU; where that is none (or there is no GPU): that runs."""
+    """Longest context wholly on the GPU; where that is none (or there is no GPU): that runs, in
+    ``/recommend`` by closed form."""
     reason: str
     processor: str | None
     """PROCESSOR in ``ollama ps``; null where it does not run."""

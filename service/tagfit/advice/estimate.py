@@ -233,7 +233,7 @@ def describe(
             offloaded_layers=placement.offloaded_layers,
             total_layers=placement.total_layers,
             max_context_length=longest_context(subject, load, runtime, hardware, "gpu")
-            or longest_context(subject, load, runtime, hardware, "any"),
+            or longest_context(subject, load, runtime, hardware, "any", exact=False),
             reason=placement.reason,
             processor=processor(
                 placement, subject.weights.tensor_bytes, mapped=maps_weights(hardware)
@@ -261,10 +261,13 @@ def longest_context(
     runtime: Runtime,
     hardware: Hardware,
     verdict: Literal["gpu", "any"],
+    *,
+    exact: bool = True,
 ) -> int:
     """The longest context of one request that is placed so; 0 if there is none.
 
-    Ollama may choose another batch for that context than for the runtime's.
+    Ollama may choose another batch for that context than for the runtime's. Not exact, compute
+    buffers are taken by closed form.
     """
 
     def search(runtime: Runtime) -> int:
@@ -275,6 +278,7 @@ def longest_context(
             hardware,
             projector_bytes=vision_bytes(subject),
             verdict=verdict,
+            exact=exact,
         )
 
     found = search(runtime)

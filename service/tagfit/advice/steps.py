@@ -52,6 +52,7 @@ def complete(found: Estimate, subject: Subject, load: Load, hardware: Hardware) 
     """An estimate with the longest contexts and the next steps: some ms, so not for lists."""
     runtime = resolve_load(subject, load, hardware)
     wanted: Verdict = "gpu" if hardware.gpus else "cpu"
+    longest = longest_context(subject, load, runtime, hardware, "gpu")
     forced: dict[str, int | str | None] = {}
     if hardware.gpus and load.offloaded_layers is not None:
         load, forced = replace(load, offloaded_layers=None), {"offloaded_layers": None}
@@ -61,6 +62,7 @@ def complete(found: Estimate, subject: Subject, load: Load, hardware: Hardware) 
     steps = () if found.fit.verdict == wanted else _steps(free, contexts, found, runnable)
     fit = replace(
         found.fit,
+        max_context_length=longest or runnable,
         max_context_length_by_kv_cache_type=contexts,
         max_runnable_context_length=runnable,
         next_step=steps,

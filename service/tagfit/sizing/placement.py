@@ -78,6 +78,7 @@ def max_context_length(
     *,
     projector_bytes: int = 0,
     verdict: Literal["gpu", "any"] = "gpu",
+    exact: bool = True,
 ) -> int:
     """The longest context of one request, at this runtime's other settings; 0 if there is none.
 
@@ -105,7 +106,7 @@ def max_context_length(
 
     steps = -(-most // kv_cache.CELL_PADDING)
     guess = largest(lambda n: fits(n, exact=False), steps, guess=steps)
-    return context(largest(fits, steps, guess=guess))
+    return context(largest(fits, steps, guess=guess) if exact else guess)
 
 
 def _problem(
