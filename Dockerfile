@@ -32,11 +32,13 @@ RUN test "$(/opt/tagfit/bin/tagfit --version)" = "tagfit ${VERSION}"
 
 # hadolint ignore=DL3006
 FROM ${BASE}
+ARG BASE
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tagfit" \
       org.opencontainers.image.description="Which Ollama tag fits this machine? Exact answers before the download." \
       org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 

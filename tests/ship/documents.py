@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.ship.programs import CHART, ROOT
+
+PAGES_OF_THE_CHART = (ROOT / "docs" / "kubernetes.md", CHART / "README.md")
+
 
 def command_lines(page: Path, program: str) -> list[str]:
     """A program's lines in the page's shell blocks, without comments."""

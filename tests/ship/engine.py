@@ -14,8 +14,11 @@ from typing import Any
 
 from tests.real.processes import START_TIMEOUT_SECONDS, wait_until
 from tests.real.programs import unavailable
+from tests.ship.go_modules import build_in_module
 from tests.ship.programs import ROOT
 
+COMPOSE_VERSION = "v2.40.3"
+"""As ``go/compose/go.mod`` has it."""
 PUBLIC_BASE = "python:3.13-slim"
 DEBIAN = "trixie"
 """The Debian release whose Python is the public base's: 3.13."""
@@ -33,23 +36,34 @@ class Docker:
         if host:
             self._environment["DOCKER_HOST"] = host
 
-    def try_(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    def try_(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run it; the caller judges the exit status."""
+        return self._run([self._binary, *arguments])
+
+    def _run(self, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self._binary, *arguments],
+            command,
             env=self._environment,
             cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=900,
             check=False,
-            **options,
         )
 
-    def __call__(self, *arguments: str | Path, **options: Any) -> str:
+    def __call__(self, *arguments: str | Path) -> str:
         """What it prints; an error where it fails."""
-        done = self.try_(*arguments, **options)
+        done = self.try_(*arguments)
         assert done.returncode == 0, f"docker {arguments[0]}: {done.stderr[-4000:]}"
+        return done.stdout.strip()
+
+    def compose(self, *arguments: str | Path) -> str:
+        """What ``docker compose`` prints; an error where it fails."""
+        say = {"github.com/docker/compose/v2/internal.Version": COMPOSE_VERSION}
+        package = "github.com/docker/compose/v2/cmd"
+        binary = build_in_module("compose", package, COMPOSE_VERSION, "docker-compose", say)
+        done = self._run([binary, *arguments])
+        assert done.returncode == 0, f"compose {arguments[-1]}: {done.stderr[-4000:]}"
         return done.stdout.strip()
 
     def inspect(self, name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tests.real.programs import build, unavailable
+from tests.ship.values_schema import write_schema
 
 HELM_VERSIONS = ("v3.22.0", "v4.3.1")
 HELM_DOCS_VERSION = "v1.14.2"
@@ -82,4 +83,5 @@ def _run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":  # make chart-docs
+    write_schema(CHART)
     helm_docs(CHART)

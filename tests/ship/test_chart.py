@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from tagfit.app import create_server_app
+from tagfit.settings import Settings
+from tests.real.serving import served
+from tests.ship.cluster import CUSTOM_RESOURCES
 from tests.ship.pods import (
     MEMORY_BYTES,
     containers,
@@ -22,17 +27,16 @@ from tests.ship.programs import (
     CHART,
     HELM_VERSIONS,
     KUBERNETES,
-    ROOT,
     helm,
     helm_docs,
     render,
     schema_error,
 )
+from tests.ship.values_schema import write_schema
 
 HELM = HELM_VERSIONS[-1]
 VALUES = sorted(path.name for path in (CHART / "ci").glob("*-values.yaml"))
 FIRST_WITH_CLAIMS = "1.34"
-CUSTOM_RESOURCES = {"ServiceMonitor"}
 
 
 def rendered(values: str, *arguments: str, **options: Any) -> list[dict[str, Any]]:
@@ -40,8 +44,12 @@ def rendered(values: str, *arguments: str, **options: Any) -> list[dict[str, Any
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (found,) = [thing for thing in objects if thing["kind"] == kind]
+    (found,) = of_kinds(objects, kind)
     return found
+
+
+def of_kinds(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [thing for thing in objects if thing["kind"] == kind]
 
 
 @pytest.mark.parametrize("version", HELM_VERSIONS)
@@ -104,7 +112,11 @@ def test_the_program_accepts_its_environment(values: str) -> None:
     settings = settings_of(tagfit_container(objects))
     service = of_kind(objects, "Service")["metadata"]["name"]
 
-    assert {service, f"{service}.tools", f"{service}.tools.svc"} <= {*settings.allowed_hosts}
+    outside = {rule["host"] for o in of_kinds(objects, "Ingress") for rule in o["spec"]["rules"]}
+    outside |= {name for o in of_kinds(objects, "HTTPRoute") for name in o["spec"]["hostnames"]}
+
+    names = {service, f"{service}.tools", f"{service}.tools.svc", *outside}
+    assert names <= {*settings.allowed_hosts}
 
 
 @pytest.mark.parametrize("values", VALUES)
@@ -204,6 +216,8 @@ def test_a_sidecar_counts_with_the_limits_and_settings_of_ollama(values: str) ->
         ("gpu.count=1", "gpu"),
         ("image.digest=sha256:1", "digest"),
         ("service.port=0", "port"),
+        ("ingress.enabled=true", "ingress.hosts"),
+        ("httpRoute.enabled=true", "httpRoute.parentRefs"),
         ("logLevel=loud", "logLevel"),
         ("ollama.env.OLLAMA_HOST=elsewhere", "OLLAMA_HOST"),
         ("ollama.env.PATH=/", "PATH"),
@@ -245,18 +259,29 @@ def value_paths(values: Any, schema: dict[str, Any], path: str = "") -> Iterator
         yield from value_paths(below, schema["properties"].get(name, {}), f"{path}.{name}")
 
 
-def test_the_readme_is_made_from_the_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("write", "name"), [(helm_docs, "README.md"), (write_schema, "values.schema.json")]
+)
+def test_readme_and_schema_are_made_from_the_values(
+    write: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
     chart = tmp_path / "tagfit"
     shutil.copytree(CHART, chart)
-    helm_docs(chart)
+    write(chart)
 
-    assert (CHART / "README.md").read_text() == (chart / "README.md").read_text()
+    assert (CHART / name).read_text() == (chart / name).read_text()
 
 
-def test_chart_image_and_package_have_one_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    dockerfile = (ROOT / "Dockerfile").read_text()
+def test_the_dashboard_asks_for_metrics_that_are_there() -> None:
+    config = of_kind(rendered("available-values.yaml"), "ConfigMap")
+    dashboard = json.loads(config["data"]["tagfit.json"])
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries += [v["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    asked = {name for query in queries for name in re.findall(r"tagfit_\w+", query)}
+    with served(create_server_app(Settings())) as url:
+        text = httpx.get(f"{url}/metrics", trust_env=False).text
+    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+    series = {name + "_bucket" * (kind == "histogram") for name, kind in types.items()}
 
-    assert chart["appVersion"] == version
-    assert dockerfile.count(f"ARG VERSION={version}\n") == dockerfile.count("ARG VERSION")
+    assert asked
+    assert asked <= series

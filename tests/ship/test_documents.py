@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.ship.documents import command_lines
-from tests.ship.programs import CHART, EXAMPLES, HELM_VERSIONS, KUBERNETES, ROOT, helm
-
-PAGES = (ROOT / "docs" / "kubernetes.md", CHART / "README.md")
+from tests.ship.documents import PAGES_OF_THE_CHART, command_lines
+from tests.ship.programs import HELM_VERSIONS, KUBERNETES, ROOT, helm
 
 
 @pytest.mark.parametrize("version", HELM_VERSIONS)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES_OF_THE_CHART, ids=lambda page: page.name)
 def test_every_installation_renders(page: Path, version: str) -> None:
     installations = [
         line for line in command_lines(page, "helm") if line.startswith("helm install ")
@@ -28,17 +26,14 @@ def test_every_installation_renders(page: Path, version: str) -> None:
         assert rendered.returncode == 0, rendered.stderr
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "containers.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES_OF_THE_CHART, ROOT / "docs" / "containers.md", ROOT / "docs" / "install.md"],
+    ids=lambda p: p.name,
+)
 def test_every_file_that_is_named_is_there(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    named = re.findall(r"(?<![/.\w])(?:helm|docs)/[\w./-]+", page.read_text())
+    named = re.findall(r"(?<![/.\w])(?:helm|docs|deploy)/[\w./-]+", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_the_examples_name_the_version_of_the_chart() -> None:
-    version = re.search(r"^appVersion: (\S+)$", (CHART / "Chart.yaml").read_text(), re.MULTILINE)
-    assert version
-    for example in EXAMPLES.glob("*.yaml"):
-        assert f"/tagfit:{version[1]}" in example.read_text()

@@ -56,5 +56,11 @@ capabilities:
 {{- $names = append $names $service }}
 {{- end }}
 {{- end }}
-{{- concat $names .Values.allowedHosts | join "," }}
+{{- if .Values.ingress.enabled }}
+{{- $names = concat $names .Values.ingress.hosts }}
+{{- end }}
+{{- if .Values.httpRoute.enabled }}
+{{- $names = concat $names .Values.httpRoute.hostnames }}
+{{- end }}
+{{- concat $names .Values.allowedHosts | uniq | join "," }}
 {{- end }}
