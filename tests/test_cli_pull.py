@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tagfit.cli import main, pull_line
@@ -17,6 +21,17 @@ MACHINE = ["--vram", "12GiB", "--ram", "32GiB"]
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free_port()}")
+    # What it sets holds for the whole process; its own test has one.
+    monkeypatch.setattr("tagfit.cli.configure_logging", lambda _: None)
+
+
+def test_no_log_line_stands_in_the_progress() -> None:
+    command = [sys.executable, "-m", "tagfit", "pull", "codellama:7b", *MACHINE]
+    ended = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+
+    assert ended.stdout.splitlines() == ["codellama:7b", "resolving", "failed"]
+    assert len(ended.stderr.splitlines()) == 1
+    assert "No Ollama daemon answers" in ended.stderr
 
 
 def test_a_pull_ends_with_0(
@@ -58,6 +73,13 @@ def test_a_registry_that_is_not_allowed(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["pull", "evil.example/library/tiny"]) == 1
 
     assert "evil.example" in capsys.readouterr().err
+
+
+def test_an_empty_model_is_no_free_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    """As ``tagfit pull "$TAG"`` passes it where TAG is not set."""
+    assert main(["pull", "", *MACHINE]) == 1
+
+    assert "names no tag" in capsys.readouterr().err
 
 
 def test_without_a_model_the_best_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:

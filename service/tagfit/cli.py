@@ -26,7 +26,7 @@ from tagfit.api.hardware import answer_probed
 from tagfit.api.health import VERSION
 from tagfit.api.machines import machine_of_query
 from tagfit.api.pull import daemon_facts, look_ahead
-from tagfit.api.pull_requests import PreviewQuery, read_name
+from tagfit.api.pull_requests import PreviewQuery, given, read_name
 from tagfit.api.requests import EstimateQuery, RecommendQuery
 from tagfit.api.schema import encode_document
 from tagfit.app import create_app, create_catalog, create_prober, create_pulls
@@ -209,12 +209,15 @@ def _plan_lines(found: Plan) -> list[str]:
 
 
 def _pull(parsed: argparse.Namespace, settings: Settings) -> int:
+    # A failure is told at the end; other log lines would stand in the middle of the progress.
+    configure_logging(msgspec.structs.replace(settings, log_level="error"))
     return asyncio.run(_follow(parsed, settings))
 
 
 async def _follow(parsed: argparse.Namespace, settings: Settings) -> int:
     wish = _read(parsed)
-    name = read_name(wish.model, settings) if wish.model else None
+    text = given(wish.model)
+    name = read_name(text, settings) if text else None
     machine = await _machine(wish, settings)
     pulls = create_pulls(settings, CollectorRegistry())
     try:

@@ -130,22 +130,6 @@ def test_an_unknown_tag_is_404(
     assert registry.name(tag) in answer["detail"]
 
 
-def test_an_unknown_tag_of_the_library_comes_with_near_names() -> None:
-    """Ollama's library is out of a test's reach: these are a real daemon's words about it."""
-    missing = (
-        b'{"status":"pulling manifest"}\n{"error":"pull model manifest: file does not exist"}\n'
-    )
-    with (
-        scripted_daemon([STREAM, missing]) as daemon,
-        tagfit_before(daemon.url, "registry.ollama.ai") as url,
-    ):
-        status, answer = refused(url, {"model": "codelama:7b-instruct-q4_K_M"})
-
-    assert status == 404
-    assert "codellama:7b-instruct-q4_K_M" in answer["suggestions"]
-    assert "did you mean codellama:7b-instruct-q4_K_M" in answer["detail"]
-
-
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [

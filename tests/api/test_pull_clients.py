@@ -19,6 +19,7 @@ from tests.real.registry import Registry
 from tests.real.tagfit import tagfit_before
 
 OLLAMA_JS_VERSION = "0.6.3"
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "pull.md").read_text()
 
 
 def test_python_client_pulls(tagfit: str, daemon: OllamaDaemon, registry: Registry) -> None:
@@ -196,6 +197,35 @@ def test_javascript_client_cancels(
     assert [error["name"] for error in thrown] == ["AbortError"]
     wait_until(lambda: connections_to(daemon.port) == 0, "tagfit leaves the daemon")
     wait_until(lambda: not registry.blobs.transfers, "the daemon stops downloading")
+
+
+@pytest.mark.parametrize("tag", [LARGE, "tiny:q9_Z"])
+def test_the_document_s_program_pulls(tagfit: str, registry: Registry, tag: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        unavailable("the document's program cannot run: there is no node")
+    registry.blobs.bytes_per_second = 40e6
+    program = DOCUMENT.partition("```js\n")[2].partition("```")[0]
+    replaced = {
+        "'http://localhost:11435": f"'{tagfit}",
+        "'codellama:7b-instruct-q4_K_M'": f"'{registry.name(tag)}', insecure: true",
+    }
+    for before, after in replaced.items():
+        assert before in program
+        program = program.replace(before, after)
+    around = "const controller = new AbortController(), show = (x) => console.log(x.status)\n"
+    ended = subprocess.run(
+        [node, "--input-type=module", "--eval", around + program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    if tag == LARGE:
+        assert ended.stdout.splitlines()[-1] == "done", ended.stderr
+    else:
+        assert f"Error: There is no tag {registry.name(tag)}" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,26 @@ def test_the_body_for_lm_studio_is_a_body_for_tagfit() -> None:
 
 def test_a_tag_that_lm_studio_has_nowhere_is_not_found() -> None:
     with tagfit_and() as (url, server):
-        answer = post(url, "/pull", model="alfred:40b", force=True)
+        answers = [
+            post(url, "/pull", model="alfred:40b", force=True),
+            post(url, "/api/pull", model="alfred:40b"),
+            httpx.get(url + "/pull/preview?model=alfred:40b", trust_env=False, timeout=30),
+        ]
 
-    assert answer.status_code == 404
-    assert "no repository of Hugging Face is known" in answer.json()["detail"]
+    for answer in answers:
+        assert answer.status_code == 404
+        detail = answer.json()["detail"]
+        assert detail.startswith("No repository of Hugging Face is known that holds alfred")
     assert not asked(server)
+
+
+def test_an_unknown_tag_comes_with_near_names() -> None:
+    with tagfit_and() as (url, _):
+        for path in ("/pull", "/api/pull"):
+            answer = post(url, path, model="codelama:7b")
+            assert answer.status_code == 404
+            assert "codellama:7b" in answer.json()["suggestions"]
+            assert answer.json()["detail"].count("codelama:7b") == 1
 
 
 def test_what_it_refuses_has_a_status() -> None:

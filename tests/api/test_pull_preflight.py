@@ -80,6 +80,8 @@ def preview(url: str, **query: Any) -> dict[str, Any]:
         ),
         ({"model": " codellama:7b "}, "codellama:7b"),
         ({"name": "codellama:7b"}, "codellama:7b"),
+        ({"model": "", "name": "codellama:7b"}, "codellama:7b"),
+        ({"model": "library/CodeLlama:7B"}, "codellama:7b"),
     ],
 )
 def test_the_first_line_says_what_is_pulled(
@@ -241,6 +243,24 @@ def test_a_preview_of_an_unknown_tag_is_404_with_near_names(alone: str) -> None:
 
     assert answer.status_code == 404
     assert "codellama:7b-instruct" in answer.json()["suggestions"]
+
+
+def test_a_preview_of_an_empty_name_is_400(alone: str) -> None:
+    answer = httpx.get(alone + "/pull/preview", params={"model": " "})
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == "model"
+
+
+@pytest.mark.parametrize("path", ["/pull", "/api/pull"])
+def test_an_unknown_tag_comes_with_near_names(library: tuple[str, OllamaDaemon], path: str) -> None:
+    url, _ = library
+    body = {"model": "codelama:7b-instruct-q4_K_M", "insecure": True}
+    answer = httpx.post(url + path, json=body, timeout=30)
+
+    assert answer.status_code == 404
+    assert "codellama:7b-instruct-q4_K_M" in answer.json()["suggestions"]
+    assert "did you mean codellama:7b-instruct-q4_K_M" in answer.json()["detail"]
 
 
 def test_a_quantization_that_has_no_tag_is_404_with_those_that_have(alone: str) -> None:

@@ -61,6 +61,16 @@ REFUSALS: dict[str, tuple[Answers, int, str]] = {
     "broken inside": ({MANIFEST: (503, {}, b"upstream unavailable")}, 502, "503"),
     "too many requests": ({MANIFEST: (429, {}, b"slow down")}, 502, "429"),
     "no such tag": ({MANIFEST: (404, {}, b"")}, 404, "There is no tag codellama:7b"),
+    "no such quantization": (
+        {MANIFEST: (400, {}, b"The specified tag is not a valid quantization scheme.")},
+        404,
+        "There is no tag codellama:7b",
+    ),
+    "sharded": (
+        {MANIFEST: (400, {}, b'{"error":"The specified tag is a sharded GGUF."}')},
+        409,
+        "another quantization",
+    ),
     "no registry": ({MANIFEST: (200, {}, b"<html>")}, 502, "What answers is no registry"),
     "empty manifest": ({MANIFEST: (200, {}, b"")}, 502, "JSON"),
     "empty digest": (manifest(""), 502, "The manifest is broken"),

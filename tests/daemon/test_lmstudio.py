@@ -72,6 +72,15 @@ async def test_the_client_is_what_the_rest_of_tagfit_asks_of_a_daemon() -> None:
             assert await daemon.unfinished_bytes() == 0
 
 
+async def test_a_closed_client_may_be_used_again() -> None:
+    """An application can be shut down and started again."""
+    with lmstudio_server(token="sk-1") as server:
+        async with client(server.url, "sk-1") as daemon:
+            await daemon.aclose()
+
+            assert await daemon.installed()
+
+
 async def test_a_download_is_told_in_ollamas_words() -> None:
     with lmstudio_server(job("downloading"), downloading(948), completed()) as server:
         lines = await lines_of(server)

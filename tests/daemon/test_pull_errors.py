@@ -73,6 +73,13 @@ def test_the_document_has_the_row(row: PullError) -> None:
         ("max retries exceeded: read tcp 1.2.3.4:1->5.6.7.8:443: i/o timeout", RegistryTimeout),
         ("max retries exceeded: status 503", RegistryError),
         ("open /m/blobs/sha256-1-partial: read-only file system", DaemonStorageError),
+        ("open /m/blobs/sha256-1: no such file or directory", DaemonStorageError),
+        (r"open C:\m\blobs\sha256-1-partial: Access is denied.", DaemonStorageError),
+        (
+            'pull model manifest: Get "https://r/v2/": stream error: stream ID 1; INTERNAL_ERROR',
+            RegistryError,
+        ),
+        ('pull model manifest: Get "https://r": Proxy Authentication Required', RegistryError),
         ("what a later version may say", DaemonError),
         ("a name with 412 in it is no version problem", DaemonError),
     ],

@@ -115,7 +115,6 @@ async def test_who_keeps_up_gets_every_line() -> None:
     said = [MANIFEST, *(layer("a", number) for number in range(500)), SUCCESS]
     for line in said:
         await scene.say(line)
-    await scene.say(StopAsyncIteration())
 
     assert await reading == said
     assert scene.ended == ["done"]
@@ -128,7 +127,7 @@ async def test_who_is_late_or_slow_gets_the_last_line_of_each_layer() -> None:
     await scene.say(*(layer("b", number) for number in range(2, RECENT_LINES + 9)))
     late = scene.pulls.follow(KEY)
     assert not late.first
-    await scene.say(SUCCESS, StopAsyncIteration())
+    await scene.say(SUCCESS)
 
     expected = [MANIFEST, layer("a", 99), layer("b", RECENT_LINES + 8), SUCCESS]
     assert await lines_of(late) == expected
@@ -139,7 +138,7 @@ async def test_the_last_state_is_told_once_and_is_exact() -> None:
     scene = Scene()
     follower = scene.pulls.follow(KEY)
     reading = asyncio.create_task(states_of(follower))
-    await scene.say(MANIFEST, layer("a", 1000), SUCCESS, StopAsyncIteration())
+    await scene.say(MANIFEST, layer("a", 1000), SUCCESS)
     states = await reading
 
     assert [state.status for state in states].count("done") == 1
@@ -206,10 +205,21 @@ async def test_a_stream_that_ends_with_neither_success_nor_error_failed() -> Non
 async def test_the_daemons_own_error_line_is_the_last_one() -> None:
     scene = Scene()
     follower = scene.pulls.follow(KEY)
-    await scene.say(MANIFEST, layer("a", 1), Progress(error="no"), StopAsyncIteration())
+    await scene.say(MANIFEST, layer("a", 1), Progress(error="no"))
 
     assert [line.error for line in await lines_of(follower)] == ["", "", "no"]
     assert scene.ended == ["failed"]
+
+
+async def test_the_daemon_need_not_close_the_connection_after_its_last_line() -> None:
+    """As behind a proxy that keeps it open: the pull has ended all the same."""
+    scene = Scene()
+    scene.pulls.follow(KEY)
+    await scene.say(MANIFEST, SUCCESS)
+
+    await until(lambda: scene.ended == ["done"])
+    assert scene.daemon.streams[0].closed
+    assert len(scene.pulls) == 0
 
 
 async def test_a_defect_ends_the_streams_without_its_text() -> None:
@@ -260,3 +270,52 @@ async def test_draining_waits_then_ends_and_begins_nothing() -> None:
     with pytest.raises(ShuttingDown, match="pull again"):
         await follower.end()
     assert scene.daemon.streams[0].closed
+
+
+async def test_a_pull_that_is_stopped_before_it_began_tells_its_followers() -> None:
+    scene = Scene()
+    follower = scene.pulls.follow(KEY)
+    await scene.pulls.aclose()
+
+    with pytest.raises(ShuttingDown):
+        await follower.decide()
+    assert [line.error for line in await lines_of(follower)] != [""]
+    assert scene.ended == ["failed"]
+
+
+async def test_closing_leaves_no_task() -> None:
+    """One pull runs, one was left just before, and the end of a third is still watched."""
+    before = asyncio.all_tasks()
+    scene = Scene()
+    watched = scene.pulls.follow(KEY)
+    await scene.say(MANIFEST, layer("a", 1))
+    watched.leave()
+    await until(lambda: scene.ended == ["cancelled"])
+    left = scene.pulls.follow(KEY)
+    await until(lambda: len(scene.daemon.streams) == 2)
+    await scene.say(MANIFEST, layer("a", 1))
+    left.leave()
+    follower = scene.pulls.follow(KEY)
+    await until(lambda: len(scene.daemon.streams) == 3)
+    await scene.pulls.aclose()
+
+    assert asyncio.all_tasks() == before
+    assert scene.daemon.streams[-1].closed
+    assert isinstance(follower.pull.problem, ShuttingDown)
+
+
+async def test_what_is_known_is_told_again_while_nothing_is_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Verifying takes minutes: a proxy would give the connection up, a person the hope."""
+    monkeypatch.setattr("tagfit.pulls.shared.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("tagfit.pulls.shared.LINE_SECONDS", 0.02)
+    scene = Scene()
+    follower = scene.pulls.follow(KEY)
+    await scene.say(MANIFEST, Progress("verifying sha256 digest"))
+    states = follower.states()
+    async with asyncio.timeout(5):
+        told = [await anext(states) for _ in range(3)]
+    await scene.pulls.aclose()
+
+    assert len(set(told)) == 1

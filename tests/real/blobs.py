@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,7 +42,8 @@ class BlobServer(ThreadingHTTPServer):
     def cut(self) -> None:
         """Break off what is being sent."""
         for connection in list(self.transfers):
-            connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # its reader was faster
+                connection.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         """End serving, and what is being sent."""

@@ -23,8 +23,8 @@ from tagfit.advice.jobs import JOBS
 from tagfit.advice.machine import Machine
 from tagfit.advice.recommend import Recommendation, RecommendRequest, recommend
 from tagfit.catalog.library import Catalog, Model, Tag, UnknownTag
-from tagfit.catalog.lmstudio_names import file_type_of, held_by
-from tagfit.catalog.names import DEFAULT_TAG, ModelName
+from tagfit.catalog.lmstudio_names import file_type_of, held_by, name_of
+from tagfit.catalog.names import DEFAULT_TAG, ModelName, parse_name
 from tagfit.daemon.client import InstalledModel
 from tagfit.daemon.versions import lacking_version
 from tagfit.problems import (
@@ -111,6 +111,20 @@ def choose(catalog: Catalog, wish: Wish, name: ModelName | None, machine: Machin
 
     ``name`` is the model that the wish names. Raises UnknownModel, InvalidRequest, DoesNotFit.
     """
+    choice = _choose(catalog, wish, name, machine)
+    if catalog.pulled_by == "lmstudio":
+        try:
+            name_of(catalog, str(choice.name))
+        except UnknownTag as error:
+            sentence = str(error)
+            near = f"; did you mean {', '.join(error.suggestions)}?" if error.suggestions else "."
+            raise UnknownModel(
+                f"{sentence[0].upper()}{sentence[1:]}{near}", suggestions=error.suggestions
+            ) from error
+    return choice
+
+
+def _choose(catalog: Catalog, wish: Wish, name: ModelName | None, machine: Machine) -> Choice:
     open_tag = wish.quantization is None or wish.quantization.lower() == AUTO
     if name is None:
         if not open_tag:
@@ -183,7 +197,7 @@ def _checkpoint(catalog: Catalog, model: Model) -> Catalog:
 
 
 def _named(catalog: Catalog, name: ModelName) -> Choice:
-    """A tag as it was named; one that the snapshot lacks may exist all the same."""
+    """A tag in the library's own letters; one that the snapshot lacks may exist all the same."""
     try:
         model, tag = catalog.find(str(name))
     except UnknownTag as error:
@@ -191,7 +205,8 @@ def _named(catalog: Catalog, name: ModelName) -> Choice:
         return Choice(
             name, tag=next(others, None), unknown=f"nothing is known of its size: {error}"
         )
-    return Choice(name, _subject(model, tag), tag)
+    spelled = next(one for one in (tag.name, *tag.aliases) if one.lower() == str(name).lower())
+    return Choice(parse_name(spelled), _subject(model, tag), tag)
 
 
 def _elsewhere(catalog: Catalog, name: ModelName, wish: Wish) -> Choice:

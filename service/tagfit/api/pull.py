@@ -33,6 +33,7 @@ from tagfit.api.pull_requests import (
     OllamaPullRequest,
     PreviewQuery,
     PullBody,
+    given,
     named,
     read_name,
     read_pull,
@@ -133,7 +134,8 @@ async def preview(
 ) -> PullPreview:
     """What POST /pull would do, without doing it."""
     query = read_query(request.query_params.multi_items(), PreviewQuery)
-    name = read_name(query.model.strip(), settings) if query.model and query.model.strip() else None
+    text = given(query.model)
+    name = read_name(text, settings) if text else None
     machine = await machine_of_query(query, prober)
     facts = await daemon_facts(pulls.daemon)
     found = await asyncio.to_thread(look_ahead, catalog, query, name, machine, facts)

@@ -66,7 +66,16 @@ async def read_pull(request: Request[Any, Any, Any]) -> PullBody | OllamaPullReq
     if (await read_body(request, _Format)).format == "ollama":
         return await read_body(request, OllamaPullRequest)
     body = await read_body(request, PullBody)
-    return replace(body, model=(body.model or body.name or "").strip() or None)
+    field = "model" if body.model or body.name is None else "name"
+    return replace(body, model=given(getattr(body, field), field))
+
+
+def given(text: str | None, field: str = "model") -> str | None:
+    """A name that was given, or None; one that is blank is neither. Raises InvalidRequest."""
+    if text is not None and not text.strip():
+        message = "it names no tag; leave the field out for the tag that serves best here"
+        raise InvalidRequest.field(field, text, message)
+    return text.strip() if text else None
 
 
 def named(data: PullBody | OllamaPullRequest, settings: Settings) -> ModelName | None:

@@ -21,6 +21,8 @@ from tagfit.pulls.tally import update
 
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
+HEADERS = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
+"""A proxy that compresses or buffers (nginx) would hold lines back; these tell it not to."""
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left before the answer; only the log sees it."""
 
@@ -113,7 +115,7 @@ async def _streamed(
     return Stream(
         lines,
         media_type=media_type,
-        headers={"cache-control": "no-store"},
+        headers=HEADERS,
         background=BackgroundTask(leave),
     )
 
@@ -130,7 +132,8 @@ async def _states(follower: Follower, preflight: Preflight) -> AsyncIterator[byt
     """A line that says what is pulled and what speaks against it, then the state as it changes."""
     pull = follower.pull
     try:
-        first = update(pull.key.model, pull.tally, "resolving" if follower.first else None)
+        opening = follower.first or pull.succeeded  # it may have ended since this client came
+        first = update(pull.key.model, pull.tally, "resolving" if opening else None)
         yield _encode(first, preflight)
         async for state in follower.states():
             yield state
@@ -161,7 +164,9 @@ def with_near_names(problem: UnknownModel, follower: Follower, suggest: Suggest)
     near = suggest(name)
     hint = f"; did you mean {', '.join(near)}?" if near else "."
     detail = problem.detail.rstrip(".")
-    return UnknownModel(f"There is no tag {name}. {detail}{hint}", suggestions=near)
+    if name not in detail:
+        detail = f"There is no tag {name}. {detail}"
+    return UnknownModel(f"{detail}{hint}", suggestions=near)
 
 
 class ClientLeft(Exception):  # noqa: N818 - nobody's error

@@ -84,7 +84,7 @@ def name_of(catalog: Catalog, text: str) -> LMStudioName:
         raise UnknownTag(f"LM Studio downloads from Hugging Face only, not from {name.host}")
     if wanted is not None:
         raise UnknownTag(
-            f"LM Studio takes no quantization for a model of its own catalog: pull"
+            f"LM Studio takes no quantization for a model of its own catalog, as in {name}: pull"
             f" {name.namespace}/{name.model}, or a repository of Hugging Face"
         )
     return LMStudioName(f"{name.namespace}/{name.model}")

@@ -234,15 +234,9 @@ class LMStudio:
         each with a sentence. An empty token is none.
         """
         self.base_url = base_url
+        self._token = token
         self._request_of = request_of
-        self._client = httpx.AsyncClient(
-            base_url=base_url,
-            headers={"authorization": f"Bearer {token}"} if token else {},
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
-            limits=httpx.Limits(max_connections=None),
-        )
+        self._client = _connect(base_url, token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -251,8 +245,14 @@ class LMStudio:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection; it may be used again."""
         await self._client.aclose()
+
+    @property
+    def _open_client(self) -> httpx.AsyncClient:
+        if self._client.is_closed:
+            self._client = _connect(self.base_url, self._token)
+        return self._client
 
     async def version(self) -> str:
         """Empty: the API tells none. The server is asked all the same, so that absence shows."""
@@ -300,7 +300,8 @@ class LMStudio:
         except ValueError as error:
             raise InvalidRequest.field("model", model, str(error)) from error
         except LookupError as error:
-            raise UnknownModel(f"{error}.") from error
+            sentence = str(error)
+            raise UnknownModel(f"{sentence[0].upper()}{sentence[1:]}.") from error
 
     async def _state(self, job_id: str) -> _Job:
         path = f"/api/v1/models/download/status/{quote(job_id, safe='')}"
@@ -311,7 +312,7 @@ class LMStudio:
 
     async def _call(self, method: str, path: str, kind: type[T], **request: Any) -> T:
         with _connection_errors(self.base_url):
-            response = await self._client.request(method, path, **request)
+            response = await self._open_client.request(method, path, **request)
         problem = _refusal(response)
         if problem is not None:
             raise problem
@@ -319,6 +320,17 @@ class LMStudio:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.DecodeError as error:
             raise DaemonError(f"LM Studio sent what tagfit cannot read: {error}.") from error
+
+
+def _connect(base_url: str, token: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers={"authorization": f"Bearer {token}"} if token else {},
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+        limits=httpx.Limits(max_connections=None),
+    )
 
 
 def _refusal(response: httpx.Response) -> Problem | None:

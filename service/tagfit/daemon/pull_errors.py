@@ -68,7 +68,14 @@ PULL_ERRORS = (
         "insecure protocol http",
         'Send "insecure": true to pull over plain HTTP',
     ),
-    # Disk, wherever it happens.
+    # The daemon's own files: its key, and where it keeps models.
+    PullError(
+        r"malformed public key|ssh: |id_ed25519",
+        DaemonError,
+        "server/auth.go:68, auth/auth.go:75",
+        "pull model manifest: open /root/.ollama/id_ed25519: no such file or directory",
+        "The daemon cannot sign in: its key is missing or broken",
+    ),
     PullError(
         r"no space left on device|not enough space on the disk|disk quota exceeded",
         DiskFull,
@@ -78,7 +85,9 @@ PULL_ERRORS = (
     ),
     PullError(
         r"permission denied|read-only file system|operation not permitted|input/output error"
-        r"|too many open files|file too large|ensure path elements are traversable|not a directory",
+        r"|too many open files|file too large|ensure path elements are traversable|not a directory"
+        r"|no such file or directory|Access is denied|cannot find the (file|path) specified"
+        r"|used by another process",
         DaemonStorageError,
         "manifest/paths.go:57, server/download.go:222",
         "mkdir /m/blobs: permission denied: ensure path elements are traversable",
@@ -90,6 +99,22 @@ PULL_ERRORS = (
         UnknownModel,
         "server/images.go:1377",
         "pull model manifest: file does not exist",
+    ),
+    # Hugging Face's words (github.com/huggingface/hub-docs/issues/1476, 2702, 1451).
+    PullError(
+        r"specified tag is not ",
+        UnknownModel,
+        "server/images.go:1384",
+        "pull model manifest: 400: The specified tag is not a valid quantization scheme. Please use"
+        ' another tag or "latest"',
+    ),
+    PullError(
+        r"sharded GGUF|Repository is not GGUF",
+        CannotRun,
+        "server/images.go:1384",
+        'pull model manifest: 400: {"error":"The specified tag is a sharded GGUF. Ollama does not'
+        ' support this yet."}',
+        "Pull another quantization or repository of it",
     ),
     PullError(
         r"(^|: )412\b|requires a newer version of Ollama",
@@ -111,13 +136,6 @@ PULL_ERRORS = (
         RegistryForbids,
         "server/images.go:1384, server/auth.go:88",
         'pull model manifest: 403: {"errors":[{"code":"DENIED"}]}',
-    ),
-    PullError(
-        r"malformed public key|ssh: |id_ed25519",
-        DaemonError,
-        "server/auth.go:68, auth/auth.go:75",
-        "pull model manifest: open /root/.ollama/id_ed25519: no such file or directory",
-        "The daemon cannot sign in: its key is missing or broken",
     ),
     PullError(
         r"realm host .* does not match",
@@ -229,7 +247,7 @@ PULL_ERRORS = (
         "pull model manifest: 503: upstream unavailable",
     ),
     PullError(
-        r"EOF$",
+        r"EOF$|(Get|Head) \"https?://|stream error: |http2: ",
         RegistryError,
         "server/images.go:1321",
         'pull model manifest: Get "https://registry.ollama.ai/v2/": unexpected EOF',

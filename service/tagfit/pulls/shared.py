@@ -68,6 +68,7 @@ class SharedPull:
     def start(self) -> asyncio.Task[None]:
         """Begin to read."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._finish)
         return self._task
 
     def stop(self, problem: Problem | None = None) -> None:
@@ -141,23 +142,26 @@ class SharedPull:
             )
         except Problem as problem:
             self._fail(problem)
-        except asyncio.CancelledError:
-            if self.problem is not None:
-                self._fail(self.problem)
         except Exception as error:  # noqa: BLE001 - a defect must end the followers' streams, too
             _log.exception("defect", exc_info=error)
             self._fail(Problem("Something went wrong inside; the log has it."))
-        finally:
-            self.ended.set()
-            self._changed.set()
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        """Tell the followers, also of a task that was cancelled before it began."""
+        if task.cancelled() and self.problem is not None:
+            self._fail(self.problem)
+        self.ended.set()
+        self._changed.set()
 
     async def _read(self, stream: PullStream, limit: asyncio.Timeout) -> None:
+        """Take its lines, to the one that is success or an error."""
         loop = asyncio.get_running_loop()
-        while True:
+        while self.problem is None and not self.succeeded:
             try:
                 line = await anext(stream)
             except StopAsyncIteration:
-                break
+                title = self._daemon.title
+                raise DaemonError(f"{title} ended the pull before it was complete.") from None
             tally = advance(self.tally, line.progress, time.monotonic())
             if tally.phase not in ("resolving", "downloading"):
                 limit.reschedule(None)  # verifying a large model takes minutes without a word
@@ -168,8 +172,6 @@ class SharedPull:
             self.tally = tally
             self.problem = line.problem
             self._take(line)
-        if self.problem is None and not self.succeeded:
-            raise DaemonError(f"{self._daemon.title} ended the pull before it was complete.")
 
     async def _installed_bytes(self) -> int | None:
         """What the daemon counts for the model; it tells the sizes of all layers nowhere else."""
@@ -267,7 +269,8 @@ class Pulls:
         self._stall_seconds = stall_seconds
         self._on_end = on_end
         self._running: dict[Key, SharedPull] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._readers: set[asyncio.Task[None]] = set()
+        self._watches: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def __len__(self) -> int:
@@ -281,7 +284,11 @@ class Pulls:
         first = pull is None or pull.ended.is_set()
         if pull is None or first:
             pull = self._running[key] = SharedPull(key, self.daemon, self._stall_seconds)
-            pull.start().add_done_callback(lambda _: self._end(pull))
+            reader = pull.start()
+            self._readers.add(reader)
+            reader.add_done_callback(lambda _: self._end(pull))
+            reader.add_done_callback(self._readers.discard)
+            _log.info("pull begins", model=key.model, insecure=key.insecure)
         if pull.tally.predicted_bytes is None:
             pull.tally = replace(pull.tally, predicted_bytes=predicted_bytes)
         follower = Follower(pull, self._leave, first=first)
@@ -302,10 +309,11 @@ class Pulls:
             )
 
     async def aclose(self) -> None:
-        """Stop every pull and every watch; an application that starts again may use it again."""
+        """End every pull and every watch; an application that starts again may use it again."""
         await self.drain(0)
-        for task in list(self._tasks):
-            task.cancel()
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._readers, *self._watches, return_exceptions=True)
         self._closing = False
 
     def _leave(self, follower: Follower) -> None:
@@ -339,5 +347,5 @@ class Pulls:
         task = asyncio.create_task(
             watch_it_stop(self.daemon, pull.key.model, pull.tally, pulled_again)
         )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
