@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from tagfit.cli import main, pull_line
 from tagfit.pulls.stream import PullUpdate
@@ -19,10 +22,12 @@ MACHINE = ["--vram", "12GiB", "--ram", "32GiB"]
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free_port()}")
     # What it sets holds for the whole process; its own test has one.
     monkeypatch.setattr("tagfit.cli.configure_logging", lambda _: None)
+    with capture_logs():
+        yield
 
 
 def test_no_log_line_stands_in_the_progress() -> None:
@@ -49,6 +54,11 @@ def test_a_pull_ends_with_0(
     assert lines[0] == registry.name(TINY)
     assert lines[-1] == "done"
     assert registry.name(TINY) in daemon.installed()
+
+    assert main(["pull", registry.name(TINY), "--insecure", "--json"]) == 0
+    updates = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert updates[-1]["status"] == "done"
+    assert {update["model"] for update in updates} == {registry.name(TINY)}
 
     assert main(["pull", registry.name("tiny:q9_Z"), "--insecure"]) == 1
     assert "file does not exist" in capsys.readouterr().err

@@ -229,14 +229,29 @@ async def _follow(parsed: argparse.Namespace, settings: Settings) -> int:
             preflight = forced(preflight)
         if preflight.problem is not None:
             raise preflight.problem
+        follower = pulls.follow(
+            Key(str(preflight.choice.name), parsed.insecure), preflight.download_bytes
+        )
+        if parsed.json:
+            return await _show_lines(follower)
         print(f"{preflight.choice.name}  {preflight.choice.reason or ''}".rstrip())
         for warning in preflight.warnings:
             print(f"note: {warning}")
-        key = Key(str(preflight.choice.name), parsed.insecure)
-        return await _show(pulls.follow(key, preflight.download_bytes))
+        return await _show(follower)
     finally:
         await pulls.aclose()
         await pulls.daemon.aclose()
+
+
+async def _show_lines(follower: Follower) -> int:
+    """The lines of POST /pull."""
+    try:
+        async for state in follower.states():
+            print(state.decode().rstrip(), flush=True)
+    finally:
+        follower.leave()
+    await follower.end()
+    return 0
 
 
 async def _show(follower: Follower) -> int:
