@@ -18,8 +18,8 @@ from tests.oracle.header import write_header
 from tests.oracle.memory_cases import Case, Subject
 from tests.oracle.specimens import EXTRA_KEYS
 
-POOLING = {"bert": 2, "qwen3": 3}
-"""``pooling_type`` of embedding models (2: first token, 3: last), where it is not the mean."""
+POOLING = {"qwen3": 3}
+"""``pooling_type`` of embedding models (3: last token), where it is not the mean."""
 CAUSAL = frozenset({"qwen3"})
 """Architectures whose embedding models attend to earlier tokens only."""
 

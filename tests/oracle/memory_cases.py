@@ -59,17 +59,30 @@ class Case(msgspec.Struct, frozen=True):
         )
 
 
-def catalog_subjects() -> dict[str, list[Subject]]:
-    """Of each architecture of the catalog the smallest and the largest checkpoint."""
+def catalog_models() -> dict[str, list[Model]]:
+    """The catalog's checkpoints that llama.cpp loads, by architecture."""
     models: dict[str, list[Model]] = defaultdict(list)
     for model in load().models:
-        if any(tag.quantization for tag in model.tags):
-            models[model.architecture.architecture].append(model)
+        name = model.architecture.architecture
+        if name not in ONLY_OLLAMA and any(tag.quantization for tag in model.tags):
+            models[name].append(model)
+    return dict(sorted(models.items()))
+
+
+def catalog_subjects() -> dict[str, list[Subject]]:
+    """Of each architecture of the catalog the smallest and the largest checkpoint."""
     return {
         name: [catalog_subject(model) for model in extremes(found)]
-        for name, found in sorted(models.items())
-        if name not in ONLY_OLLAMA
+        for name, found in catalog_models().items()
     }
+
+
+def other_subjects(name: str) -> list[Subject]:
+    """What other shapes an architecture's checkpoints have, one of each."""
+    found = catalog_models()[name]
+    taken = {model.architecture for model in extremes(found)}
+    others = {model.architecture: model for model in found if model.architecture not in taken}
+    return [catalog_subject(model, "Q4_K_M") for model in others.values()]
 
 
 def extremes(models: list[Model]) -> list[Model]:
@@ -149,6 +162,17 @@ def forced_cases(subject: Subject) -> list[Case]:
         for runtime in list(runtimes(subject))[::11]
         for layers in (0, blocks // 2, blocks)
         for gpus in (1, 2)
+    ]
+
+
+def mixed_cases(subject: Subject) -> list[Case]:
+    """A few loads that differ in everything: a part of the layers on one GPU or on two."""
+    every = [runtime for runtime in runtimes(subject) if runtime.context_length <= CONTEXTS[1]]
+    blocks = subject.architecture.block_count
+    placed = ((blocks // 2, 1), (0, 1), (blocks // 3, 1), (blocks + 1, 2), (blocks, 2))
+    return [
+        Case(msgspec.structs.replace(runtime, offloaded_layers=layers), (ROOMY_BYTES,) * gpus)
+        for runtime, (layers, gpus) in zip(every[:: max(len(every) // 5, 1)], placed, strict=False)
     ]
 
 

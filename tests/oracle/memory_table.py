@@ -17,8 +17,6 @@ class Loads:
     count: int = 0
     exact: int = 0
     """Weights, cache and compute are right to the byte on every device."""
-    cache: int = 0
-    """Caches and states are right to the byte on every device."""
     layers: int = 0
     """Each GPU has the layers that llama.cpp gives it."""
     worst_shortfall: float = 0.0
@@ -39,9 +37,6 @@ class Errors:
         same_layers = wanted.layers == found.layers
         loads.layers += same_layers
         loads.exact += same_layers and wanted.parts == found.parts
-        loads.cache += not same_layers or all(
-            x.cache == y.cache for x, y in zip(wanted.parts, found.parts, strict=True)
-        )
         if same_layers:
             for x, y in zip(wanted.parts, found.parts, strict=True):
                 if x.total:

@@ -19,6 +19,7 @@ from tagfit.sizing.device_weights import (
     INPUTS,
     DeviceWeights,
     Part,
+    is_with_first_block,
 )
 from tagfit.sizing.flash_attention import runs_on_cuda
 from tagfit.sizing.graph.allocator import Replay, Trace, trace
@@ -270,7 +271,7 @@ def _trace(
     padded: bool,
 ) -> Trace:
     steps = tuple(_step(arch, segment) for segment in plan)
-    graph = forward(arch, shape, steps, _outside(arch, output_device, gpus), gpus)
+    graph = forward(arch, shape, steps, _outside(arch, plan[0].device, output_device, gpus))
     cache_type = cast("CacheType", shape.cache_kind.lower())
     on_host = padded and gpus > 0 and not runs_on_cuda(arch, cache_type)
     order = schedule(graph, gpus + 1, pipeline=pipeline, attention_on_host=on_host)
@@ -297,12 +298,16 @@ def _step(arch: Architecture, segment: Segment) -> Step:
     return Step(segment.start, segment.device, tuple(tensors), segment.cache_device)
 
 
-def _outside(arch: Architecture, output_device: int, host: int) -> tuple[Weight, ...]:
+def _outside(
+    arch: Architecture, first_device: int, output_device: int, host: int
+) -> tuple[Weight, ...]:
     """Tensors outside of blocks; a tied token embedding is the output matrix too."""
     found = []
     for group in tensor_groups(arch):
         if not group.blocks:
             device = host if INPUTS.match(group.name) else output_device
+            if is_with_first_block(arch, group.name):
+                device = first_device
             found.append(Weight(group.name, group.shape, device))
             if group.name == "token_embd.weight" and not arch.has_output:
                 found.append(Weight("output.weight", group.shape, output_device))

@@ -17,6 +17,7 @@ import msgspec
 
 from tagfit.facts import Architecture, StoredTensors, TensorGroup, Weights
 from tagfit.sizing.ggml import row_bytes
+from tagfit.sizing.graph.attention import has_factors
 from tagfit.sizing.graph.blocks import NORM_IS_LAST
 from tagfit.sizing.kv_cache import (
     CUDA_ALIGNMENT,
@@ -41,7 +42,7 @@ INPUTS = re.compile(r"(token_embd|position_embd|token_types|per_layer_token_embd
 WITH_FIRST_BLOCK = re.compile(r"(token_embd_norm|per_layer_model_proj|per_layer_proj_norm)\.")
 """Tensors outside of blocks that go with the first one."""
 ROPE = re.compile(r"rope_(freqs|factors_long|factors_short)\.")
-"""One copy on each device that has a block."""
+"""One copy on each device that has a block which rotates with them."""
 WITHOUT_OUTPUT = ENCODERS - {"gemma-embedding"}
 """Architectures that never multiply with the token embedding (models/bert.cpp)."""
 OUTPUT_LOADED_FIRST = frozenset({"gemma3n", "gemma4"})
@@ -63,6 +64,8 @@ class BlockBytes(msgspec.Struct, frozen=True, eq=False, dict=True):
     """Output layer; with the second copy of a tied token embedding on a GPU."""
     inputs: int
     rope: int
+    rotating: tuple[int, ...]
+    """How many blocks rotate with factors, in sums as above."""
     repacked_output: int
     """A tied token embedding's second copy, in the order in which a CPU multiplies with it."""
     loaded: int
@@ -71,6 +74,10 @@ class BlockBytes(msgspec.Struct, frozen=True, eq=False, dict=True):
     def blocks(self, start: int, stop: int) -> int:
         """Bytes of the blocks from start to before stop."""
         return self.sums[stop] - self.sums[start]
+
+    def rotation(self, start: int, stop: int) -> int:
+        """Bytes of the rotation's factors, where one of these blocks has them."""
+        return self.rope if self.rotating[stop] > self.rotating[start] else 0
 
     def elsewhere(self, part: Part, start: int, stop: int) -> int:
         """Bytes of these blocks that lie elsewhere when only this part is on a GPU."""
@@ -119,6 +126,11 @@ class DeviceWeights(msgspec.Struct, frozen=True, eq=False, dict=True):
         return found
 
 
+def is_with_first_block(arch: Architecture, name: str) -> bool:
+    """Whether a tensor outside of blocks lies where the first block does."""
+    return bool(WITH_FIRST_BLOCK.match(name)) and arch.architecture not in NORM_IS_LAST
+
+
 def has_tied_output(arch: Architecture) -> bool:
     """Whether the token embedding is the output matrix too."""
     return not arch.has_output and arch.architecture not in WITHOUT_OUTPUT
@@ -155,7 +167,7 @@ def device_weights(arch: Architecture, weights: Weights, *, padded: bool) -> Dev
 def _table(
     arch: Architecture, tensors: tuple[StoredTensors, ...], each: list[int], *, on_gpu: bool
 ) -> BlockBytes:
-    loaded = trunk_blocks(arch)
+    loaded, blocks = trunk_blocks(arch), arch.block_count
     output = inputs = rope = first = repacked_output = 0
     sizes = []
     for stored, size in zip(tensors, each, strict=True):
@@ -165,7 +177,7 @@ def _table(
             continue
         if ROPE.match(name):
             rope += size
-        elif WITH_FIRST_BLOCK.match(name) and arch.architecture not in NORM_IS_LAST:
+        elif is_with_first_block(arch, name):
             first += size
         elif INPUTS.match(name):
             inputs += size
@@ -175,13 +187,14 @@ def _table(
                 repacked_output = size * (is_repacked(stored) and not twice)
         else:
             output += size
-    start, *sums = _sums(sizes, arch.block_count, loaded)
+    start, *sums = _sums(sizes, blocks, loaded)
     return BlockBytes(
         sizes=tuple(sizes),
         sums=(start, *(first + value for value in sums)) if first else (start, *sums),
         output=output,
         inputs=inputs,
         rope=rope,
+        rotating=tuple(accumulate((has_factors(arch, n) for n in range(blocks)), initial=0)),
         repacked_output=repacked_output,
         loaded=loaded,
     )

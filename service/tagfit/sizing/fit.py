@@ -108,14 +108,14 @@ def resident(model: Load, shares: Shares) -> tuple[Used, ...]:
     blocks = model.arch.block_count
     start = max(blocks + 1 - sum(share.layers for share in shares), 0)
     host_blocks = min(start, blocks)
-    on_host = host.inputs + host.blocks(0, host_blocks) + (host.rope if start else 0)
+    on_host = host.inputs + host.blocks(0, host_blocks) + host.rotation(0, host_blocks)
     found: list[Used] = []
     arriving = 0
     first = start
     for share in shares:
         stop = first + share.layers
         here, end = min(first, blocks), min(stop, blocks)
-        size = gpu.blocks(here, end) + arriving + (gpu.rope if end > here else 0)
+        size = gpu.blocks(here, end) + arriving + gpu.rotation(here, end)
         size += gpu.output if first <= blocks < stop else 0
         arriving = 0
         partial = first + share.full

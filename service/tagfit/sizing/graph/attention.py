@@ -40,6 +40,10 @@ FOUR_POSITIONS = frozenset({"qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen3
 WINDOWED_ENCODERS = {"gemma-embedding": 6}
 """n: encoders of which all but each n-th block attend within a window."""
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight")
+FACTORS_WHERE_FULL = frozenset({"gemma4"})
+"""Blocks with a sliding window rotate without factors (models/gemma4.cpp:201)."""
+NORMED_BEFORE_HEADS = frozenset({"minimax-m2", "olmo2", "olmoe"})
+"""Queries and keys are normed as whole rows, then divided into heads (models/olmo2.cpp)."""
 
 
 class _Cache(NamedTuple):
@@ -62,13 +66,14 @@ def attention(build: Builder, block: Block, x: Tensor) -> Tensor:
     if query.shape[0] == 2 * length:  # the query's matrix yields a gate for the output too
         gate = graph.view(query, (length, heads, tokens), query.strides)
         query = graph.view(query, (length, heads, tokens), query.strides)
-    if "attn_q_norm.weight" in block:
+    normed = build.name in NORMED_BEFORE_HEADS
+    if "attn_q_norm.weight" in block and not normed:
         query = build.norm(query, block, "attn_q_norm")
     query = _rope(build, block, query)
     if build.name in SCALED_WHERE_NOT_ROTATED and query.operation != "rope":
         scale = build.input("query scale", "F32", 1, 1, tokens)
         query = graph.elementwise("mul", query, scale)
-    if "attn_k_norm.weight" in block:
+    if "attn_k_norm.weight" in block and not normed:
         key = build.norm(key, block, "attn_k_norm")
     if build.name in NORMED_VALUES:
         value = graph.elementwise("rms_norm", value)
@@ -189,6 +194,9 @@ def _queries_keys_values(build: Builder, block: Block, x: Tensor) -> tuple[Tenso
         return shaped, shaped, shaped
     keys = build.linear(x, block, "attn_k")
     values = build.linear(x, block, "attn_v") if "attn_v.weight" in block else keys
+    if build.name in NORMED_BEFORE_HEADS:
+        query = build.norm(query, block, "attn_q_norm")
+        keys = build.norm(keys, block, "attn_k_norm")
     return (
         graph.reshape(query, query.shape[0] // heads, heads, tokens),
         graph.reshape(keys, key, kv_heads, tokens),
@@ -213,10 +221,16 @@ def rotates(arch: Architecture, index: int) -> bool:
     return name not in WITHOUT_ROPE
 
 
+def has_factors(arch: Architecture, index: int) -> bool:
+    """Whether a block rotates by the file's factors, if it has any."""
+    return arch.architecture not in FACTORS_WHERE_FULL or not kv_cache.slides(arch, index)
+
+
 def _rope(build: Builder, block: Block, x: Tensor) -> Tensor:
     if not rotates(build.arch, block.index):
         return x
-    names = [name for name in ROPE_FACTORS if build.has(name)]
+    used = has_factors(build.arch, block.index)
+    names = [name for name in ROPE_FACTORS if used and build.has(name)]
     factors = build.weight(names[0], block.device) if names else None
     return build.graph.elementwise("rope", x, _positions(build), factors)
 

@@ -15,6 +15,7 @@ LAYER_NORMS = frozenset(
         "codeshell",
         "cohere2",
         "command-r",
+        "dbrx",
         "falcon",
         "gpt2",
         "gptneox",
@@ -69,6 +70,8 @@ class Batch(NamedTuple):
     sliding_cells: int
     flash_attention: bool
     cache_kind: str
+    embeds: bool
+    """Each sequence's tokens are pooled to one row."""
 
 
 def batch(arch: Architecture, runtime: Runtime, output_rows: int) -> Batch:
@@ -84,6 +87,7 @@ def batch(arch: Architecture, runtime: Runtime, output_rows: int) -> Batch:
         sliding_cells=kv_cache.sliding_cells(arch, runtime) if kv_cache.window(arch) else 0,
         flash_attention=runtime.flash_attention,
         cache_kind=runtime.kv_cache_type.upper(),
+        embeds=runtime.embedding,
     )
 
 
@@ -114,14 +118,11 @@ class Block:
 class Builder:
     """A graph under construction, with the inputs that its blocks share."""
 
-    def __init__(
-        self, arch: Architecture, shape: Batch, outside: tuple[Weight, ...], cpu: int
-    ) -> None:
+    def __init__(self, arch: Architecture, shape: Batch, outside: tuple[Weight, ...]) -> None:
         self.arch = arch
         self.name = arch.architecture
         self.shape = shape
         self.tokens = shape.tokens
-        self.cpu = cpu
         self.graph = Graph()
         self.norm_kind = "norm" if self.name in LAYER_NORMS else "rms_norm"
         self.is_encoder = self.name in kv_cache.ENCODERS

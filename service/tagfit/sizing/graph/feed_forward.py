@@ -8,7 +8,16 @@ from tagfit.sizing.graph.tensors import Tensor
 CHOSEN_BEFORE_SOFTMAX = frozenset({"gpt-oss"})
 """Experts are chosen by their logits, the softmax follows."""
 PLAIN_EXPERT_WEIGHTS = frozenset(
-    {"deepseek", "gpt-oss", "llama4", "nomic-bert-moe", "olmoe", "qwen2moe"}
+    {
+        "cohere2moe",
+        "deepseek",
+        "deepseek2-ocr",
+        "gpt-oss",
+        "llama4",
+        "nomic-bert-moe",
+        "olmoe",
+        "qwen2moe",
+    }
 )
 """The weights of the chosen experts are not normalized again; nor are DeepSeek-V2's."""
 WEIGHTED_BEFORE = frozenset({"llama4"})

@@ -35,19 +35,20 @@ WITHOUT_MIXED_INPUT = frozenset({"cogvlm", "deepseek4"})
 """Batches never mix text with image embeddings (llama-arch.cpp:1182)."""
 DEEP_STACKS = {"qwen3vl": 3, "qwen3vlmoe": 3}
 """Image embeddings that come in beside the input and are added after the first blocks."""
-SCALED_INPUT_ROWS = frozenset({"gemma3", "gemma3n", "gemma4"})
+SCALED_INPUT_ROWS = frozenset({"gemma-embedding", "gemma3", "gemma3n", "gemma4"})
 """Text rows of the input are scaled by a vector of the batch."""
 RESIDUAL_FIRST = frozenset({"lfm2", "lfm2moe"})
-"""A block's input is the first term where its mixer is added (models/lfm2.cpp:268)."""
+"""The residual is the first term of both sums of a block (models/lfm2.cpp:268, 276)."""
 ROWS_BEFORE_NORM = frozenset({"gpt-oss"})
 """The rows to answer with are taken after the last block, not within it."""
 WITH_STREAMS = frozenset({"gemma3n"})
 ROWS_AFTER_NORM = frozenset(
-    {"gemma4", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"}
+    {"cohere2moe", "gemma4", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"}
 )
-FEED_FORWARD_NORM = dict.fromkeys(
-    ("gpt-oss", "qwen35", "qwen35moe", "qwen3next"), "post_attention_norm"
-)
+FEED_FORWARD_NORM = {
+    "dbrx": "attn_output_norm",
+    **dict.fromkeys(("gpt-oss", "qwen35", "qwen35moe", "qwen3next"), "post_attention_norm"),
+}
 """Norm before the feed-forward part where it is not ``ffn_norm``."""
 NORM_OF_EMBEDDING = "token_embd_norm"
 """Norm after the embedding, but for those of NORM_IS_LAST."""
@@ -81,15 +82,15 @@ def kinds(arch: Architecture) -> tuple[int, ...]:
 
 
 def forward(
-    arch: Architecture, shape: Batch, steps: tuple[Step, ...], outside: tuple[Weight, ...], cpu: int
+    arch: Architecture, shape: Batch, steps: tuple[Step, ...], outside: tuple[Weight, ...]
 ) -> Graph:
     """The graph over these blocks; full-attention caches have CELLS cells.
 
     ``outside`` are the tensors outside of blocks, with an ``output.weight`` in any case.
     """
-    build = Builder(arch, shape, outside, cpu)
+    build = Builder(arch, shape, outside)
     x = _prepared(build, _embedded(build))
-    inputs = per_layer_inputs(build, x, steps[0].device)
+    inputs = per_layer_inputs(build, x)
     if build.name in WITH_STREAMS:
         x = spread(build, x)
     stacked = DEEP_STACKS.get(build.name, 0)
@@ -115,7 +116,7 @@ def _embedded(build: Builder) -> Tensor:
     graph, tokens = build.graph, build.tokens
     width = build.arch.embedding_length
     stacked = (width * (1 + DEEP_STACKS.get(build.name, 0)), tokens)
-    table = build.weight("token_embd.weight", build.cpu)
+    table = build.weight("token_embd.weight")
 
     def looked_up() -> Tensor:
         rows = graph.get_rows(table, graph.input("I32", tokens))
@@ -201,7 +202,8 @@ def _block(build: Builder, block: Block, x: Tensor, inputs: Tensor | None, *, la
     y = _fed_forward(build, block, y, feed_forward_norm)
     if "post_ffw_norm.weight" in block:
         y = build.norm(y, block, "post_ffw_norm")
-    y = graph.elementwise("add", *((residual, y) if name == "phi3" else (y, residual)))
+    residual_first = name == "phi3" or name in RESIDUAL_FIRST
+    y = graph.elementwise("add", *((residual, y) if residual_first else (y, residual)))
     if inputs is not None:
         y = graph.elementwise("add", y, take_in(build, block, y, inputs))
     if scale := block.get("layer_output_scale.weight"):
@@ -263,6 +265,30 @@ def _finish(build: Builder, x: Tensor) -> None:
         if build.name in ROWS_AFTER_NORM:
             x = _rows(build, x)
             x.is_output = True
-        x = graph.mul_mat(build.weight("output.weight"), x)
+        logits = graph.mul_mat(build.weight("output.weight"), x)
+        logits.is_output = True
+        graph.expand(logits)
     x.is_output = True
     graph.expand(x)
+    if build.shape.embeds:
+        _pool(build, x)
+
+
+def _pool(build: Builder, x: Tensor) -> None:
+    """One row a sequence (llama-graph.cpp:3797), and the projections after it.
+
+    The mean for encoders, though some files take the first token; else the last token.
+    """
+    graph, sequences = build.graph, build.shape.sequences
+    if build.is_encoder:
+        mean = graph.input("F32", build.tokens, sequences)
+        x = graph.mul_mat(graph.contiguous(graph.transpose(x), *x.shape[1::-1]), mean)
+    else:
+        x = graph.get_rows(x, graph.input("I32", sequences))
+    x.is_output = True
+    graph.expand(x)
+    if build.has("dense_2.weight"):
+        for name in ("dense_2.weight", "dense_3.weight"):
+            x = graph.mul_mat(build.weight(name), x)
+        x.is_output = True
+        graph.expand(x)

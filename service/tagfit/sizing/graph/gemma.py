@@ -18,19 +18,19 @@ def is_sparse(arch: Architecture, block: int) -> bool:
     return block < SPARSE_BLOCKS.get(arch.architecture, 0)
 
 
-def per_layer_inputs(build: Builder, x: Tensor, device: int) -> Tensor | None:
+def per_layer_inputs(build: Builder, x: Tensor) -> Tensor | None:
     """Embeddings of each token for each block, of the shape [width, tokens, blocks]."""
     arch, graph, tokens = build.arch, build.graph, build.tokens
     if not build.has("per_layer_token_embd.weight"):
         return None
     shape = arch.embedding_length_per_layer_input, arch.block_count, tokens
-    table = build.weight("per_layer_token_embd.weight", build.cpu)
+    table = build.weight("per_layer_token_embd.weight")
     rows = graph.reshape(graph.get_rows(table, graph.input("I32", tokens)), *shape)
     rows = graph.elementwise("scale", rows)
     graph.expand(rows)
-    projected = graph.mul_mat(build.weight("per_layer_model_proj.weight", device), x)
+    projected = graph.mul_mat(build.weight("per_layer_model_proj.weight"), x)
     projected = graph.elementwise("rms_norm", graph.reshape(projected, *shape))
-    norm = build.weight("per_layer_proj_norm.weight", device)
+    norm = build.weight("per_layer_proj_norm.weight")
     projected = graph.elementwise("mul", projected, norm)
     return graph.contiguous(graph.permute(graph.elementwise("add", projected, rows)))
 
