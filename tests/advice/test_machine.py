@@ -64,6 +64,13 @@ def test_numbers_win_over_names() -> None:
     assert gpu.bandwidth_bytes_per_second == 200e9
 
 
+def test_llama_cpp_uses_sixteen_gpus_and_the_rest_is_said() -> None:
+    found = machine(gpus=[{"name": "RTX 3060"}, {"name": "19x RTX 3090"}], memory="64GiB")
+
+    assert [gpu.memory_bytes // 10**9 for gpu in found.hardware.gpus] == [12] + [25] * 15
+    assert "at most 16 GPUs: of these 20 the first count" in said(found)
+
+
 def test_unlike_gpus_stay_in_their_order() -> None:
     gpus = machine(gpus=[{"name": "RTX 3090"}, {"name": "RX 7900 XTX"}, {"memory": "8GiB"}])
 
@@ -103,6 +110,7 @@ def test_a_name_that_could_mean_two_is_taken_for_the_first_and_said() -> None:
         ({"gpus": [{"memory": "9999999PiB"}]}, "more than"),
         ({"bandwidth": 10**30}, "more than"),
         ({"disk_free": 10**30}, "more than"),
+        ({"gpus": [{"name": "RTX 3060", "bandwidth": "360MB/s"}]}, "at least 1GB/s"),
     ],
 )
 def test_what_no_machine_has_is_refused(posted: dict[str, Any], message: str) -> None:

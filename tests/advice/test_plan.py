@@ -292,7 +292,15 @@ def test_the_context_does_not_grow_with_the_machine() -> None:
     assert "context_length not given" in found.warnings[0]
     short = plan(CATALOG, asked("nomic-embed-text"))
     assert short.context_length == short.context_length_limit == 2048
-    assert plan(CATALOG, asked("llama3.1:8b", context_length="1m")).warnings
+
+
+def test_a_context_beyond_training_is_cut_as_ollama_cuts_it() -> None:
+    most = plan(CATALOG, asked("llama3.2", context_length=131072))
+    found = plan(CATALOG, asked("llama3.2", context_length=10**30))
+
+    assert found.context_length == found.context_length_limit == 131072
+    assert found.quantizations == most.quantizations
+    assert "Ollama cuts it" in found.warnings[0]
 
 
 @pytest.mark.parametrize(

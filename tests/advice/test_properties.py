@@ -32,9 +32,12 @@ LADDERS = {
 }
 
 machines = st.builds(
-    lambda vram, gpus, ram: read_machine(
-        PostedHardware(gpus=(PostedGpu(memory=Bytes(vram * GIB)),) * gpus, memory=Bytes(ram * GIB))
+    lambda name, vram, gpus, ram: read_machine(
+        PostedHardware(
+            gpus=(PostedGpu(name=name, memory=Bytes(vram * GIB)),) * gpus, memory=Bytes(ram * GIB)
+        )
     ),
+    name=st.sampled_from((None, "RTX 3090", "RX 7900 XTX", "Arc A770", "M3 Max")),
     vram=st.integers(2, 80),
     gpus=st.integers(0, 3),
     ram=st.integers(4, 256),
@@ -135,13 +138,19 @@ def test_a_higher_level_of_a_scheme_is_never_smaller(scheme: str) -> None:
     use_case=st.sampled_from(("chat", "code", "autocomplete", "agent")),
     limit=st.integers(1, 8),
 )
-def test_every_recommendation_fits_its_machine(machine: Machine, use_case: str, limit: int) -> None:
+def test_every_recommendation_exists_and_fits_its_machine_in_order_of_score(
+    machine: Machine, use_case: str, limit: int
+) -> None:
     found = recommend(CATALOG, RecommendRequest(use_case=use_case, limit=limit), machine)  # type: ignore[arg-type]
 
     for one in found.recommendations:
         assert one.estimate.fit.verdict != "none"
         for device in one.estimate.memory.devices:
             assert device.total_bytes <= device.available_bytes
+        assert CATALOG.find(one.tag)[1].name == one.tag
+    scores = [one.score for one in found.recommendations]
+    assert scores == sorted(scores, reverse=True)
+    assert [one.rank for one in found.recommendations] == list(range(1, len(scores) + 1))
 
 
 @settings(max_examples=8, deadline=None)

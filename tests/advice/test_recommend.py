@@ -105,6 +105,86 @@ def test_more_memory_of_one_card_never_makes_it_worse(use_case: UseCase) -> None
     assert best[0] <= best[1]
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from((None, "RTX 3090", "RX 7900 XTX")),
+    count=st.integers(1, 4),
+    vram=st.integers(4, 64),
+    more=st.integers(1, 32),
+    ram=st.sampled_from((8, 32, 128)),
+    context=st.sampled_from((None, Tokens(4096), Tokens(16384), Tokens(32768))),
+    use_case=st.sampled_from(USES),
+    whole=st.booleans(),
+)
+def test_more_vram_on_any_machine_never_makes_the_best_score_worse(
+    name: str | None,
+    count: int,
+    vram: int,
+    more: int,
+    ram: int,
+    context: Tokens | None,
+    use_case: UseCase,
+    *,
+    whole: bool,
+) -> None:
+    """But for rounding; and of several GPUs for the smaller batches that Ollama takes on one
+    once a model fits there."""
+    request = RecommendRequest(
+        use_case=use_case, limit=1, context_length=context, require_full_gpu=whole
+    )
+    less, most = (
+        max((one.score for one in recommend(CATALOG, request, here).recommendations), default=0.0)
+        for here in (machine(name, size, ram, count) for size in (vram, vram + more))
+    )
+
+    assert less <= most + (ROUNDING if count == 1 else 4 * ROUNDING) + 1e-9
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    here=st.sampled_from(MACHINES),
+    use_case=st.sampled_from(USES),
+    whole=st.booleans(),
+    floor=st.floats(0, 80),
+    download=st.integers(1, 40),
+)
+def test_a_stricter_limit_adds_no_candidate(
+    here: Machine, use_case: UseCase, floor: float, download: int, *, whole: bool
+) -> None:
+    loose = RecommendRequest(use_case=use_case)
+    strict = RecommendRequest(
+        use_case=use_case,
+        require_full_gpu=whole,
+        min_generation_tokens_per_second=floor,
+        max_download=Bytes(download * GIB),
+    )
+    able = narrow(CATALOG, strict).able
+    few, many = (search_of(request, load_of(request), here) for request in (strict, loose))
+
+    assert {one.name for one in able} <= {one.name for one in narrow(CATALOG, loose).able}
+    for _, candidate in few.bounded(able)[:100]:
+        laid = few.lay(candidate, exact=False)
+        assert few.refusal(laid) or not many.refusal(laid)
+
+
+def test_a_context_that_was_asked_for_is_not_said_to_be_needed() -> None:
+    here = machine(vram=24)
+    asked = recommend(CATALOG, RecommendRequest(context_length=Tokens(8192)), here)
+    stepped = recommend(CATALOG, RecommendRequest(), machine(vram=48))
+
+    assert any("8192 (num_ctx), not the 32768" in why for why in asked.recommendations[0].reasons)
+    assert not any("num_ctx" in why for why in stepped.recommendations[0].reasons)
+
+
+def test_the_nearest_miss_names_the_limit_that_it_missed() -> None:
+    fast = RecommendRequest(min_generation_tokens_per_second=900_000)
+    miss = recommend(CATALOG, fast, machine(vram=24)).nearest_miss
+
+    assert miss is not None
+    assert "is too slow, at" in miss.reason
+    assert miss.needed_bytes <= miss.available_bytes
+
+
 def test_of_equal_scores_the_installed_tag_goes_first() -> None:
     def ranked(here: Machine) -> list[tuple[float, str]]:
         found = recommend(CATALOG, RecommendRequest(limit=50, use_case="autocomplete"), here)
@@ -212,3 +292,38 @@ def test_what_a_daemon_has_once_must_be_the_same_in_all_roles() -> None:
     roles = (Wish(kv_cache_type="q8_0"), Wish(use_case="autocomplete"))
     with pytest.raises(InvalidRequest, match="kv_cache_type"):
         recommend_set(CATALOG, roles, machine(vram=12))
+
+
+def test_one_tag_for_two_roles_is_loaded_once_with_the_longer_context() -> None:
+    """For another context Ollama would load it again each time."""
+    families = ("qwen3.5",)
+    roles = (
+        Wish(context_length=Tokens(8192), families=families),
+        Wish(use_case="code", context_length=Tokens(16384), families=families),
+    )
+    found = recommend_set(CATALOG, roles, machine("RTX 3060", vram=12))
+    chat, code = found.recommendations
+
+    assert chat.tag == code.tag
+    assert {one.estimate.runtime.context_length for one in (chat, code)} == {16384}
+    assert found.together.fits
+    assert found.together.reason == f"{chat.tag} stays loaded."
+    assert found.together.total_bytes == sum(d.total_bytes for d in code.estimate.memory.devices)
+
+
+def test_a_single_role_gets_what_it_gets_alone() -> None:
+    """Ollama predicts nothing for the first model, so a set must not either."""
+    here = machine("RTX 4090")
+    alone = recommend(CATALOG, RecommendRequest(limit=1), here).recommendations[0]
+    found = recommend_set(CATALOG, (Wish(),), here)
+
+    assert [one.tag for one in found.recommendations] == [alone.tag]
+
+
+def test_a_second_gpu_makes_no_set_worse() -> None:
+    """Though Ollama's default context then is eight times as long."""
+    roles = (Wish(), Wish(use_case="vision"))
+    one, two = (recommend_set(CATALOG, roles, machine("RTX 4090", count=count)) for count in (1, 2))
+
+    assert one.score <= two.score
+    assert {r.estimate.runtime.context_length for r in two.recommendations} == {32768}

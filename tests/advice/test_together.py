@@ -52,6 +52,22 @@ def test_the_estimate_is_for_the_memory_that_the_others_leave() -> None:
     assert found.fit.max_context_length <= alone.fit.max_context_length
 
 
+def test_a_model_that_is_loaded_serves_again() -> None:
+    once, twice = (ask(24, model="qwen2.5-coder:7b", loaded=EDITOR[:1] * n) for n in (1, 2))
+
+    assert beside(once).loaded == beside(twice).loaded
+    assert beside(twice).evicted == ()
+
+
+def test_a_model_with_another_context_is_loaded_again() -> None:
+    both = tuple(LoadedModel(model="llama3.2", context_length=Tokens(n)) for n in (4096, 8192))
+    found = ask(24, model="qwen2.5-coder:7b", loaded=both)
+
+    assert len(beside(found).evicted) == 1
+    assert [one.context_length for one in beside(found).loaded] == [8192]
+    assert "again for other settings" in beside(found).reason
+
+
 def test_ollama_unloads_until_its_prediction_is_within_80_per_cent() -> None:
     """What is unloaded leaves no trace in the estimate."""
     found = ask(12, model="codellama:13b", loaded=EDITOR)

@@ -117,6 +117,22 @@ async def test_no_tag_as_plain_text_is_a_problem(client: httpx.AsyncClient) -> N
 
     assert answer.status_code == 404
     assert answer.json()["title"] == "Nothing fits"
+    assert ".." not in answer.json()["detail"]
+
+
+async def test_no_tag_as_plain_text_names_the_limits(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/recommend?format=tag&ram=8GiB&max_download=1MB")
+
+    assert answer.status_code == 404
+    assert "tags: download too large" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan", "1e309", "1000001", "-1"])
+async def test_a_speed_floor_is_a_finite_number(client: httpx.AsyncClient, rate: str) -> None:
+    answer = await client.get(f"/recommend?ram=8GiB&min_generation_tokens_per_second={rate}")
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == "min_generation_tokens_per_second"
 
 
 async def test_the_same_question_gets_the_same_bytes(client: httpx.AsyncClient) -> None:

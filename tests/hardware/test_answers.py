@@ -334,8 +334,11 @@ async def test_an_integrated_gpu_is_no_gpu_while_memory_is_not_known(tree: Tree)
     assert gpu["excluded"] == "its memory is the host's, which is not known"
 
 
-async def test_bandwidth_is_told_by_name_where_the_driver_tells_none(driver: Driver) -> None:
-    silent = RTX_3090.replace("9751,384", "0,0")
+@pytest.mark.parametrize("clock_and_width", ["0,0", "1,64"])
+async def test_bandwidth_is_told_by_name_where_the_driver_tells_none_that_can_be(
+    driver: Driver, clock_and_width: str
+) -> None:
+    silent = RTX_3090.replace("9751,384", clock_and_width)
 
     found = await hardware(prober(environment=driver(silent, NAMELESS)))
 

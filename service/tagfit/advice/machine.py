@@ -32,6 +32,10 @@ SYSTEM_MEMORY_BYTES = 8 * GIB
 ASSUMED_CORES = 4
 """A guess where no cores are given, nor stand in the processor's name."""
 MOST_GPUS = 64
+MOST_USED_GPUS = 16
+"""llama_max_devices (llama.cpp b11434, src/llama.cpp:86)."""
+LEAST_GPU_BANDWIDTH = 10**9
+"""Bytes/s: no GPU has less (DDR3 of 64 bits has 14 GB/s), so that it is a slip in the unit."""
 
 GpuBackend = Literal["cuda", "rocm", "metal", "vulkan", "sycl"]
 
@@ -156,8 +160,12 @@ def read_machine(posted: PostedHardware) -> Machine:
         for gpu in found
         for device in (_device(gpu, memory, notes, unified=unified),) * gpu.count
     ]
+    if len(gpus) > MOST_USED_GPUS:
+        notes.append(
+            f"llama.cpp uses at most {MOST_USED_GPUS} GPUs: of these {len(gpus)} the first count"
+        )
     hardware = Hardware(
-        gpus=tuple(gpus),
+        gpus=tuple(gpus[:MOST_USED_GPUS]),
         memory_bytes=memory,
         free_memory_bytes=free,
         bandwidth_bytes_per_second=posted.bandwidth,
@@ -196,6 +204,10 @@ def _check_quantities(posted: PostedHardware) -> None:
         if value == 0:
             message = "memory is more than 0; leave it out, or null, where it is not known"
             raise InvalidRequest.field(f"hardware.{name}", value, message)
+    for index, gpu in enumerate(posted.gpus):
+        if gpu.bandwidth is not None and gpu.bandwidth < LEAST_GPU_BANDWIDTH:
+            message = "no GPU is so slow: at least 1GB/s; leave it out where it is not known"
+            raise InvalidRequest.field(f"hardware.gpus[{index}].bandwidth", gpu.bandwidth, message)
 
 
 def _identify(gpu: PostedGpu, posted: PostedHardware, field: str) -> _Gpu:

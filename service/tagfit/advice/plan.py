@@ -104,7 +104,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def plan(catalog: Catalog, request: PlanRequest) -> Plan:
     """The least hardware for a model. Raises UnknownModel, InvalidRequest."""
     model, tag = find(catalog, request.model)
-    context = request.context_length or Tokens(min(DEFAULT_CONTEXT_TOKENS, model.context_length))
+    wanted = request.context_length or DEFAULT_CONTEXT_TOKENS
+    context = Tokens(min(wanted, model.context_length))
     load = replace(
         Load(**{name: getattr(request, name) for name in Load.__struct_fields__}),
         context_length=context,
@@ -182,7 +183,7 @@ def _warnings(model: Model, request: PlanRequest, context: int) -> tuple[str, ..
     if request.context_length is None:
         text = f"context_length not given: {context}; the model was trained for {trained}"
         return (text,)
-    if context > trained:
-        text = f"context_length {context} is more than the {trained} that the model was trained for"
-        return (f"{text}; Ollama cuts it to that",)
+    if request.context_length > trained:
+        text = f"context_length {request.context_length} is more than the model was trained for"
+        return (f"{text}: {trained}, to which Ollama cuts it, and so does the plan",)
     return ()

@@ -36,8 +36,10 @@ SPILL = 0.85
 """A judgement: beside a discrete GPU, what lies partly in the host's memory takes that and the CPU
 from all else, and its speed is the least certain of our estimates."""
 
+DOES_NOT_FIT = "does not fit"
+
 BOUND, ROUGH, EXACT = range(3)
-"""How a queued score was found; of equal scores the less exact one comes out first."""
+"""How a queued score was found."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -98,14 +100,17 @@ class Ranked(NamedTuple):
 
 
 class _Queued(NamedTuple):
-    """In the order in which they come out."""
+    """In the order in which they come out: of equals what is installed, then the smaller.
+
+    A candidate that is not laid yet comes out before one that it would not stand behind, so that
+    ties need no more to be laid than their first.
+    """
 
     minus_score: float
-    how: int
     not_installed: bool
     held_bytes: int
-    """Of equals the smaller goes first."""
     name: str
+    how: int
     candidate: Candidate
     laid: Laid | None
 
@@ -201,8 +206,8 @@ class Search:
             self._push(laid.score, EXACT if exact else ROUGH, candidate, laid)
 
     def _push(self, score: float, how: int, candidate: Candidate, laid: Laid | None = None) -> None:
-        absent = how == EXACT and not self._installed(candidate.offer.tag)
-        key = (-score, how, absent, candidate.held_bytes, candidate.name)
+        absent = not self._installed(candidate.offer.tag)
+        key = (-score, absent, candidate.held_bytes, candidate.name, how)
         heappush(self._queue, _Queued(*key, candidate, laid))
 
     def bounded(self, able: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
@@ -214,19 +219,20 @@ class Search:
                 found.append((bound, candidate))
         return sorted(found, key=lambda pair: (-pair[0], pair[1].held_bytes, pair[1].name))
 
-    def nearest_miss(self, kept_out: tuple[Excluded, ...]) -> Laid | None:
-        """Of candidates that were kept out, the one that lacks least memory."""
+    def nearest_miss(self, kept_out: tuple[Excluded, ...]) -> tuple[Laid, str] | None:
+        """Of candidates that were kept out, the one that lacks least memory, and its limit."""
         smallest = sorted(kept_out, key=lambda one: one.candidate.held_bytes)
         found = []
         for one in smallest[:NEAREST]:
             try:
-                found.append(self.lay(one.candidate, exact=False))
+                laid = self.lay(one.candidate, exact=False)
             except InvalidRequest:
                 continue
-        nearest = min(
-            found, key=lambda laid: (laid.lacking_bytes, laid.candidate.name), default=None
-        )
-        return self.lay(nearest.candidate, exact=True) if nearest else None
+            found.append((laid.lacking_bytes, one.candidate.name, one))
+        if not found:
+            return None
+        _, _, nearest = min(found)
+        return self.lay(nearest.candidate, exact=True), nearest.reason
 
     def lay(self, candidate: Candidate, *, exact: bool) -> Laid:
         """The candidate over the machine, at the longest default context that the GPUs hold.
@@ -278,27 +284,31 @@ class Search:
     def refusal(self, laid: Laid) -> str:
         """Which limit keeps it out; empty where none does."""
         if laid.placement.verdict == "none":
-            return "does not fit"
+            return DOES_NOT_FIT
         if self._limits.require_full_gpu and laid.placement.verdict != "gpu":
             return "not wholly on the GPU"
         floor = self._limits.min_generation_tokens_per_second
         if floor is None:
             return ""
-        rate = speed(
+        return "too slow" if self.rate(laid) < floor else ""
+
+    def rate(self, laid: Laid) -> float:
+        """Tokens a second that it is expected to generate with the context full."""
+        found = speed(
             laid.subject.model.architecture,
             laid.subject.weights,
             laid.runtime,
             laid.placement,
             self._hardware,
         )
-        return "too slow" if rate.generation_tokens_per_second.expected < floor else ""
+        return found.generation_tokens_per_second.expected
 
     def _bound(self, candidate: Candidate) -> tuple[str, float]:
         """What surely keeps a candidate out; else a score that it will not exceed."""
         needs, best = candidate.offer.needs, self._best
         size = candidate.held_bytes
         if self._free and size > self._free:
-            return "does not fit", 0.0
+            return DOES_NOT_FIT, 0.0
         if self._limits.require_full_gpu and size > best.gpu_bytes:
             return "not wholly on the GPU", 0.0
         floor = self._limits.min_generation_tokens_per_second

@@ -30,7 +30,15 @@ from tagfit.advice.candidates import Candidate, Offer, candidates
 from tagfit.advice.estimate import Load, describe, read_quantization
 from tagfit.advice.jobs import JOBS
 from tagfit.advice.machine import Machine
-from tagfit.advice.ranking import Excluded, Laid, Limits, Ranked, Search, free_bytes
+from tagfit.advice.ranking import (
+    DOES_NOT_FIT,
+    Excluded,
+    Laid,
+    Limits,
+    Ranked,
+    Search,
+    free_bytes,
+)
 from tagfit.catalog.library import Catalog, Puller
 from tagfit.catalog.lmstudio_names import lmstudio_name
 from tagfit.facts import Hardware
@@ -61,7 +69,7 @@ class Wish(Load, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[Annotated[str, Meta(max_length=80)], ...],
         Meta(description="only these: Apache-2.0, MIT", max_length=100),
     ] = ()
-    min_generation_tokens_per_second: Annotated[float, Meta(ge=0)] | None = None
+    min_generation_tokens_per_second: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
     max_download: (
         Annotated[Bytes, Meta(description="bytes as an integer, or with a unit: 10GB")] | None
     ) = None
@@ -189,7 +197,7 @@ def recommend(catalog: Catalog, request: RecommendRequest, machine: Machine) -> 
         ),
         considered=len(question.able) + question.excluded.total(),
         excluded=dict(sorted(excluded.items())),
-        nearest_miss=_nearest_miss(nearest) if nearest else None,
+        nearest_miss=_nearest_miss(*nearest, search.rate(nearest[0])) if nearest else None,
         hardware=answer_hardware(machine.hardware),
         use_case=request.use_case,
         library_date=catalog.snapshot_date,
@@ -371,8 +379,8 @@ def _reasons(laid: Laid, found: Estimate, hardware: Hardware) -> tuple[str, ...]
     usual = default_contexts(hardware)[0]
     if laid.load.context_length is not None and laid.runtime.context_length < usual:
         reasons.append(
-            f"with a context of {laid.runtime.context_length} (num_ctx); at the {usual} tokens that"
-            " Ollama takes by default on this machine it would not lie wholly on the GPU"
+            f"with a context of {laid.runtime.context_length} (num_ctx), not the {usual} tokens"
+            " that Ollama takes by default on this machine"
         )
     return tuple(reasons)
 
@@ -450,17 +458,17 @@ def _kept_out(found: Ranked, hardware: Hardware) -> list[RunnerUp]:
     ]
 
 
-def _nearest_miss(found: Laid) -> NearestMiss:
+def _nearest_miss(found: Laid, limit: str, rate: float) -> NearestMiss:
     devices = found.placement.devices
     needed = sum(device.total_bytes for device in devices)
     available = sum(device.available_bytes for device in devices)
     tag = found.candidate.name
+    lack = f"would need {format_bytes(needed)}, {format_bytes(available)} are there"
+    if limit != DOES_NOT_FIT:
+        lack = f"is {limit}, at {rate:.1f} tokens a second"
     return NearestMiss(
         tag=tag,
-        reason=(
-            f"{tag} would need {format_bytes(needed)}, {format_bytes(available)} are there:"
-            f" {found.placement.reason}"
-        ),
+        reason=f"{tag} {lack}: {found.placement.reason}",
         needed_bytes=needed,
         available_bytes=available,
     )

@@ -13,6 +13,7 @@ from math import prod
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from tagfit.advice.answers import HardwareAnswer, answer_hardware
 from tagfit.advice.candidates import Candidate
@@ -32,11 +33,15 @@ from tagfit.catalog.library import Catalog
 from tagfit.facts import Hardware
 from tagfit.problems import InvalidRequest
 from tagfit.sizing import rules
-from tagfit.sizing.runtime import predicted_bytes
+from tagfit.sizing.runtime import default_contexts, predicted_bytes
+from tagfit.units import Tokens
 
 MOST_ROLES = 4
 MOST_OFFERS = 16
 """Of one role in the combinations."""
+CONTEXT_TOKENS = 32768
+"""Of several roles, the longest context that is not asked for. A judgement: Ollama's default from
+48 GB of GPU memory on, eight times as long, would leave no room for the others."""
 MOST_TRIES = 40
 """Combinations that are loaded for a check."""
 
@@ -92,9 +97,9 @@ class _Set(NamedTuple):
     @property
     def as_good_as_alone(self) -> bool:
         """And none has to leave a GPU for the others."""
+        together = {one.wanted.name: one.placement.verdict for one in self.turn.loaded}
         return self.stays and all(
-            one.placement.verdict == alone.placement.verdict
-            for one, alone in zip(self.turn.loaded, self.laid, strict=True)
+            together[one.candidate.name] == one.placement.verdict for one in self.laid
         )
 
 
@@ -103,7 +108,8 @@ def recommend_set(
 ) -> RecommendedSet:
     """The best set for several roles. Raises InvalidRequest."""
     _check_shared(roles)
-    searches = [search_of(role, load_of(role), machine) for role in roles]
+    modest = replace(machine, hardware=_modest(machine.hardware)) if len(roles) > 1 else machine
+    searches = [search_of(role, load_of(role), modest) for role in roles]
     able = [_able(catalog, role, index) for index, role in enumerate(roles)]
     choices = [
         _choices(search, candidates, machine.hardware)
@@ -115,6 +121,15 @@ def recommend_set(
         return _answer(catalog, roles, [], Turn((), (), reason), machine, explain=explain)
     best = _best(choices, machine.hardware)
     return _answer(catalog, roles, best.laid, best.turn, machine, explain=explain)
+
+
+def _modest(hardware: Hardware) -> Hardware:
+    """The machine with a default context that leaves room for others."""
+    longest, *shorter = default_contexts(hardware)
+    if longest <= CONTEXT_TOKENS or not shorter:
+        return hardware
+    environment = {**hardware.environment, "OLLAMA_CONTEXT_LENGTH": str(CONTEXT_TOKENS)}
+    return replace(hardware, environment=environment)
 
 
 def _able(catalog: Catalog, role: Wish, index: int) -> Sequence[Candidate]:
@@ -153,7 +168,7 @@ def _choices(search: Search, able: Sequence[Candidate], hardware: Hardware) -> l
         except InvalidRequest:
             continue
         if not search.refusal(laid):
-            found.append(_choice(laid, hardware))
+            found.append(_choice(_with_its_context(laid, hardware), hardware))
     whole = [one for one in found if one.laid.placement.verdict == "gpu"] or found
     frontier: list[_Choice] = []
     for one in sorted(whole, key=lambda one: (-one.laid.score, one.used_bytes)):
@@ -163,6 +178,14 @@ def _choices(search: Search, able: Sequence[Candidate], hardware: Hardware) -> l
     return (
         frontier[::step] if (len(frontier) - 1) % step == 0 else [*frontier[::step], frontier[-1]]
     )
+
+
+def _with_its_context(laid: Laid, hardware: Hardware) -> Laid:
+    """Asked for, where Ollama would by default take another."""
+    context = laid.runtime.context_length
+    if laid.load.context_length is not None or default_contexts(hardware)[0] <= context:
+        return laid
+    return replace(laid, load=replace(laid.load, context_length=Tokens(context)))
 
 
 def _choice(laid: Laid, hardware: Hardware) -> _Choice:
@@ -195,9 +218,14 @@ def _best(choices: list[list[_Choice]], hardware: Hardware) -> _Set:
 
 
 def _may_stay(combination: tuple[_Choice, ...], free: int, *, predicts: bool) -> bool:
-    """Whether memory is enough in sum, by Ollama's prediction where it makes one."""
+    """Whether memory is enough in sum, by Ollama's prediction where it makes one.
+
+    It makes none for the first, which is laid over the whole machine already.
+    """
     margin = rules.FIT_MARGIN if predicts else 0
-    for one in combination:
+    first, *others = {one.laid.candidate.name: one for one in combination}.values()
+    free -= first.used_bytes
+    for one in others:
         if predicts and one.predicted_bytes > free * rules.FIT_PERCENT // 100:
             return False
         free -= one.used_bytes
@@ -211,8 +239,22 @@ def _score(combination: tuple[_Choice, ...]) -> float:
 
 
 def _try(combination: tuple[_Choice, ...], hardware: Hardware) -> _Set:
-    laid = [one.laid for one in combination]
+    laid = _loaded_once([one.laid for one in combination])
     return _Set(laid, load_in_turn([Wanted(one.subject, one.load) for one in laid], hardware))
+
+
+def _loaded_once(laid: list[Laid]) -> list[Laid]:
+    """A tag of several roles with one context, the longest: Ollama loads it again for another."""
+    roles: dict[str, list[Laid]] = {}
+    for one in laid:
+        roles.setdefault(one.candidate.name, []).append(one)
+
+    def shared(one: Laid) -> Laid:
+        longest = max(roles[one.candidate.name], key=lambda other: other.runtime.context_length)
+        load = replace(one.load, context_length=Tokens(longest.runtime.context_length))
+        return replace(one, load=load, runtime=longest.runtime, placement=longest.placement)
+
+    return [shared(one) if len(roles[one.candidate.name]) > 1 else one for one in laid]
 
 
 def _answer(
@@ -230,7 +272,7 @@ def _answer(
         loaded = stay.get(laid.candidate.name)
         here, final = machine, laid
         if loaded is not None:
-            here = msgspec.structs.replace(machine, hardware=loaded.left)
+            here = replace(machine, hardware=loaded.left)
             final = search_of(role, laid.load, here).lay(laid.candidate, exact=True)
         found.append(answer(1, final, here, role.use_case, catalog.pulled_by, explain=explain))
     fits = bool(chosen) and _Set(chosen, turn).stays
@@ -238,7 +280,7 @@ def _answer(
         recommendations=tuple(found),
         together=SetAnswer(
             fits=fits,
-            reason=f"All {len(found)} stay loaded." if fits else turn.reason,
+            reason=_all_stay(turn) if fits else turn.reason,
             evicted=turn.evicted,
             total_bytes=sum(
                 device.total_bytes for one in turn.loaded for device in one.placement.devices
@@ -248,4 +290,11 @@ def _answer(
         hardware=answer_hardware(machine.hardware),
         library_date=catalog.snapshot_date,
         warnings=machine.assumptions,
+    )
+
+
+def _all_stay(turn: Turn) -> str:
+    count = len(turn.loaded)
+    return (
+        f"All {count} stay loaded." if count > 1 else f"{turn.loaded[0].wanted.name} stays loaded."
     )

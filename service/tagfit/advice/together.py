@@ -105,11 +105,21 @@ def together(
 
 
 def load_in_turn(models: Sequence[Wanted], hardware: Hardware) -> Turn:
-    """Load models one after the other on what is left, unloading the first where Ollama would."""
+    """Load models one after the other on what is left, unloading the first where Ollama would.
+
+    One that is loaded already serves again, unless it is wanted otherwise (needsReload).
+    """
     resident: list[Loaded] = []
     evicted: list[str] = []
     why = ""
     for wanted in models:
+        same = next((one for one in resident if one.wanted.name == wanted.name), None)
+        if same is not None and same.wanted.load == wanted.load:
+            continue
+        if same is not None:
+            why = why or f"Ollama loads {wanted.name} again for other settings."
+            evicted.append(wanted.name)
+            resident.remove(same)
         while resident and (obstacle := _obstacle(wanted, resident, hardware)):
             why = why or obstacle
             evicted.append(resident.pop(0).wanted.name)

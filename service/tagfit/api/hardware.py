@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from msgspec.structs import asdict, replace
 
 from tagfit.advice.answers import GpuAnswer, HardwareAnswer, answer_hardware
-from tagfit.advice.machine import PostedGpu, PostedHardware
+from tagfit.advice.machine import LEAST_GPU_BANDWIDTH, PostedGpu, PostedHardware
 from tagfit.api.decoding import read_query
 from tagfit.api.schema import describes
 from tagfit.hardware.cgroup import Limits
@@ -93,13 +93,14 @@ def as_posted(answer: ProbedHardware) -> PostedHardware:
 
 
 def _with_bandwidth(gpu: GpuAnswer, machine: HardwareAnswer) -> GpuAnswer:
-    """By its name, where the driver does not tell it."""
+    """By its name, where the driver does not tell it, or less than a request may say."""
     memory = machine.memory if machine.unified_memory else gpu.memory
-    known = None if gpu.bandwidth else lookup(gpu.name, memory)
+    told = gpu.bandwidth if (gpu.bandwidth or 0) >= LEAST_GPU_BANDWIDTH else None
+    known = None if told else lookup(gpu.name, memory)
     return replace(
         gpu,
         free_memory=_postable(gpu.free_memory),
-        bandwidth=known.bandwidth_bytes_per_second if known else gpu.bandwidth,
+        bandwidth=known.bandwidth_bytes_per_second if known else told,
     )
 
 

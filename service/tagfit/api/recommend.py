@@ -112,8 +112,9 @@ def _answer(catalog: Catalog, asked: RecommendQuery | RecommendBody, machine: Ma
         return _encode(together, asked.format)
     found = recommend(catalog, asked, machine)
     if asked.format == "tag" and not found.recommendations:
-        miss = f": {found.nearest_miss.reason}" if found.nearest_miss else ""
-        raise NothingFits(f"No tag serves {found.use_case} here{miss}.")
+        limits = "; ".join(f"{count} tags: {limit}" for limit, count in found.excluded.items())
+        why = found.nearest_miss.reason if found.nearest_miss else limits
+        raise NothingFits(f"No tag serves {found.use_case} here: {why.rstrip('.')}.")
     return _encode(found, asked.format)
 
 

@@ -113,7 +113,9 @@ def job_times(
 ) -> JobTimes:
     """Expected times to read a prompt from an empty context and to generate the answer.
 
-    A sliding window's cache is taken to fill as slowly as the others.
+    A sliding window's cache is taken to fill as slowly as the others. What several GPUs gain by
+    working on one prompt at once is not counted: with more memory Ollama would use one of them
+    only, and no machine is worse for that.
     """
     model = work(architecture, weights)
     stages, gpus = _stages(model, placement, hardware)
@@ -125,7 +127,7 @@ def job_times(
     )
     filled = min((prompt_tokens + answer_tokens / 2) / runtime.context_length, 1.0)
     return JobTimes(
-        _prefill_seconds(model, stages, prompt, gpus=gpus),
+        _prefill_seconds(model, stages, prompt, gpus=gpus, pipelined=False),
         _token_seconds(model, stages, runtime, filled=filled),
     )
 
@@ -187,14 +189,16 @@ def _latency(model: Work, stage: _Stage) -> float:
     return part.blocks * cycles / peak.clock_hertz
 
 
-def _prefill_seconds(model: Work, stages: list[_Stage], prompt: _Prompt, *, gpus: int) -> float:
+def _prefill_seconds(
+    model: Work, stages: list[_Stage], prompt: _Prompt, *, gpus: int, pipelined: bool = True
+) -> float:
     """Seconds to read a prompt, micro-batch by micro-batch."""
     count = prompt.tokens / prompt.batch
     seconds = [_batch_seconds(model, stage, prompt) for stage in stages]
     if 0 < gpus < len(stages) and prompt.batch >= LEAST_BATCH_FOR_GPU:
         seconds[-1] = _copied_batch_seconds(model, stages[-1].part, stages[0].peak, prompt)
     in_turn = count * sum(seconds)
-    if gpus < len(stages) or gpus == 1:
+    if gpus < len(stages) or gpus == 1 or not pipelined:
         return in_turn
     overlapped = (count + gpus - 1) * max(seconds)
     return in_turn / (1 + max(in_turn / overlapped - 1, 0) * PIPELINE_GAIN)
