@@ -132,7 +132,8 @@ class InvalidRequest(Problem):
         """The problem of one field."""
         where = f"Field {field!r}" if field else "The body"
         error = FieldError(field=field, message=message, value=value, allowed=allowed)
-        return cls(f"{where}: {message}.", errors=(error,), suggestions=suggestions)
+        end = "" if message.endswith("?") else "."
+        return cls(f"{where}: {message}{end}", errors=(error,), suggestions=suggestions)
 
     def within(self, part: str) -> InvalidRequest:
         """The same problem of a part of the request: ``roles[1]``."""

@@ -172,3 +172,34 @@ async def test_an_unknown_model_gets_near_names(
 
         assert near in found["suggestions"]
         assert near in found["detail"]
+
+
+async def test_a_wrong_cache_type_of_the_daemon_is_named(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/estimate",
+        json={
+            "model": "codellama:7b",
+            "hardware": {"memory": "16GiB", "ollama": {"OLLAMA_KV_CACHE_TYPE": "q9"}},
+        },
+    )
+
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "hardware.ollama.OLLAMA_KV_CACHE_TYPE"
+    assert error["value"] == "q9"
+    assert "q8_0" in error["allowed"]
+
+
+async def test_a_number_that_overflows_is_unset_as_for_ollama(client: httpx.AsyncClient) -> None:
+    contexts = []
+    for environment in ({}, {"OLLAMA_CONTEXT_LENGTH": "99999999999999999999"}):
+        answer = await client.post(
+            "/estimate",
+            json={
+                "model": "codellama:7b",
+                "hardware": {"memory": "16GiB", "ollama": environment},
+            },
+        )
+        contexts.append(answer.json()["runtime"]["context_length"])
+
+    assert contexts[0] == contexts[1] == 4096

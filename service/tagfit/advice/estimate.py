@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -35,11 +35,12 @@ from tagfit.sizing import mixtures
 from tagfit.sizing.mixtures import FILE_TYPES, NotQuantizable, file_type, weights
 from tagfit.sizing.placement import max_context_length, place
 from tagfit.sizing.rules import BATCH_TIERS
-from tagfit.sizing.runtime import resolve
+from tagfit.sizing.runtime import resolve, setting
 from tagfit.sizing.tensors import as_converted_today
 from tagfit.speed.roofline import speed
 from tagfit.units import Tokens, format_bytes
 
+KV_CACHE_TYPE = "OLLAMA_KV_CACHE_TYPE"
 MixtureName = Literal["auto", "llama.cpp", "llama.cpp-2023", "ollama"]
 
 
@@ -172,7 +173,11 @@ def resolve_load(subject: Subject, load: Load, hardware: Hardware) -> Runtime:
             **{name: getattr(load, name) for name in Load.__struct_fields__},
         )
     except ValueError as error:
-        raise InvalidRequest.field("kv_cache_type", load.kv_cache_type, str(error)) from error
+        field, value = "kv_cache_type", str(load.kv_cache_type or "")
+        if not value and (wanted := setting(hardware.environment, KV_CACHE_TYPE)):
+            field, value = f"hardware.ollama.{KV_CACHE_TYPE}", wanted
+        allowed = None if value in get_args(CacheType) else get_args(CacheType)
+        raise InvalidRequest.field(field, value, str(error), allowed=allowed) from error
 
 
 def lay(

@@ -77,9 +77,13 @@ def setting(environment: Mapping[str, str], name: str) -> str:
 
 
 def unsigned(environment: Mapping[str, str], name: str, default: int = 0) -> int:
-    """An unsigned number from the environment; what is none counts as unset."""
+    """An unsigned number of 64 bits from the environment; what is none counts as unset."""
     value = setting(environment, name)
-    return int(value) if value.isascii() and value.isdecimal() else default
+    digits = value.lstrip("0") or value[:1]
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 20):
+        return default
+    number = int(digits)
+    return number if number < 1 << 64 else default
 
 
 def flag(environment: Mapping[str, str], name: str) -> bool | None:
