@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tagfit.advice.loading import processor, settings
+from tagfit.advice.estimate import EstimateRequest, Load, lay, read_subject
+from tagfit.advice.loading import processor, settings, uncounted_cache_bytes
+from tagfit.advice.machine import PostedGpu, PostedHardware, read_machine
+from tagfit.catalog.library import load as load_catalog
 from tagfit.facts import Device, DeviceMemory, Hardware, Placement, Runtime, Verdict
-from tagfit.units import GIB
+from tagfit.sizing import kv_cache
+from tagfit.units import GIB, Bytes, Tokens
 from tests.reference_models import REFERENCE_MODELS
 
+CATALOG = load_catalog()
 LLAMA = REFERENCE_MODELS["llama-3.1-8b"]
 CUDA = Hardware(gpus=(Device(name="a", memory_bytes=8 * GIB, free_memory_bytes=8 * GIB),))
 
@@ -57,6 +62,32 @@ def test_memory_mapped_weights_count_no_more_often_than_the_file_holds_them() ->
 
     assert processor(twice, 1000) == "40%/60% CPU/GPU"
     assert processor(twice, 1000, mapped=False) == "50%/50% CPU/GPU"
+
+
+@pytest.mark.parametrize("vram", [4, 6, 10, 100])
+def test_of_two_caches_ollama_sees_only_that_of_the_sliding_blocks(vram: int) -> None:
+    """Gemma 3 12B: each sixth block is full attention; Llama has one cache, which it sees."""
+    machine = read_machine(
+        PostedHardware(gpus=(PostedGpu(memory=Bytes(vram * GIB)),), memory=Bytes(64 * GIB))
+    ).hardware
+    load = Load(context_length=Tokens(8192))
+    for name, share in (("gemma3:12b", 1), ("llama3.1:8b", 0)):
+        subject = read_subject(CATALOG, EstimateRequest(model=name))
+        arch = subject.model.architecture
+        runtime, placement = lay(subject, load, machine)
+        blocks = kv_cache.cache_bytes_by_block(arch, runtime)
+        full = [size for i, size in enumerate(blocks) if not kv_cache.slides(arch, i)]
+        found = uncounted_cache_bytes(arch, runtime, placement, machine)
+
+        assert len(found) == len(placement.devices)
+        assert sum(found) == share * sum(full)
+        for device, bytes_ in zip(placement.devices, found, strict=True):
+            assert bytes_ <= device.kv_cache_bytes
+
+
+def test_what_is_not_seen_is_not_in_the_column() -> None:
+    assert processor(placed("partial", 600, 400), 1000, uncounted=(200, 0)) == "50%/50% CPU/GPU"
+    assert processor(placed("partial", 600, 400), 1000, uncounted=(0, 250)) == "20%/80% CPU/GPU"
 
 
 def test_what_is_ollamas_default_need_not_be_set() -> None:

@@ -18,7 +18,7 @@ from tagfit.advice.answers import (
     answer_memory,
     answer_runtime,
 )
-from tagfit.advice.loading import maps_weights, processor, settings
+from tagfit.advice.loading import maps_weights, processor, settings, uncounted_cache_bytes
 from tagfit.advice.machine import Machine
 from tagfit.catalog.library import Catalog, Model, Tag, UnknownTag
 from tagfit.facts import (
@@ -241,7 +241,10 @@ def describe(
             or longest_context(subject, load, runtime, hardware, "any", exact=False),
             reason=placement.reason,
             processor=processor(
-                placement, subject.weights.tensor_bytes, mapped=maps_weights(hardware)
+                placement,
+                subject.weights.tensor_bytes,
+                mapped=maps_weights(hardware),
+                uncounted=uncounted_cache_bytes(architecture, runtime, placement, hardware),
             ),
         ),
         speed=speed(architecture, subject.weights, runtime, placement, hardware),

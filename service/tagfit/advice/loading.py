@@ -10,7 +10,7 @@ from math import floor
 
 from tagfit.advice.answers import SettingsAnswer
 from tagfit.facts import Architecture, Hardware, Placement, Runtime
-from tagfit.sizing import rules
+from tagfit.sizing import kv_cache, rules
 
 PASSED_ON = ("OLLAMA_SCHED_SPREAD", "LLAMA_ARG_FIT_TARGET")
 """What placement depends on and no request field says."""
@@ -21,21 +21,54 @@ def maps_weights(hardware: Hardware) -> bool:
     return not any(gpu.backend == "metal" for gpu in hardware.gpus)
 
 
-def processor(placement: Placement, tensor_bytes: int, *, mapped: bool = True) -> str | None:
+def uncounted_cache_bytes(
+    arch: Architecture, runtime: Runtime, placement: Placement, hardware: Hardware
+) -> tuple[int, ...]:
+    """KV cache on each device, the host last, that Ollama does not see.
+
+    llama-server logs two caches for a model with sliding windows, that of the full-attention
+    blocks first, and Ollama keeps the last line of a device (llm/llama_server.go:2729).
+    """
+    trunk = range(kv_cache.trunk_blocks(arch))
+    attending = [block for block in trunk if kv_cache.has_cache(arch, block)]
+    full = [block for block in attending if not kv_cache.slides(arch, block)]
+    if len(full) == len(attending):
+        return (0,) * len(placement.devices)
+    *gpus, _ = placement.devices
+    padded = any(gpu.backend in rules.CUDA_BACKENDS for gpu in hardware.gpus)
+    on_host = kv_cache.cache_bytes_by_block(arch, runtime)
+    on_gpu = kv_cache.cache_bytes_by_block(arch, runtime, cuda=padded)
+    first = placement.total_layers - placement.offloaded_layers
+    found, start = [], first
+    for gpu in gpus:
+        found.append(sum(on_gpu[block] for block in full if start <= block < start + gpu.layers))
+        start += gpu.layers
+    return (*found, sum(on_host[block] for block in full if block < first))
+
+
+def processor(
+    placement: Placement,
+    tensor_bytes: int,
+    *,
+    mapped: bool = True,
+    uncounted: tuple[int, ...] = (),
+) -> str | None:
     """The column PROCESSOR of ``ollama ps``: ``32%/68% CPU/GPU``; None where nothing runs.
 
     Ollama adds up llama-server's buffers by device. It leaves out the driver's context and the
-    projector's weights, and counts memory-mapped weights no more often than the file holds them.
+    projector's weights, what is ``uncounted`` on each device, and counts memory-mapped weights no
+    more often than the file holds them.
     """
     if placement.verdict == "none":
         return None
     if placement.verdict == "gpu":
         return "100% GPU"
-    *gpus, host = placement.devices
-    vram = sum(device.total_bytes - device.other_bytes for device in gpus)
+    host = placement.devices[-1]
+    seen = sum(device.total_bytes - device.other_bytes for device in placement.devices)
+    total = seen - sum(uncounted)
+    vram = total - (host.total_bytes - host.other_bytes - sum(uncounted[-1:]))
     if not vram:
         return "100% CPU"
-    total = vram + host.total_bytes - host.other_bytes
     if mapped:
         held = sum(device.weights_bytes for device in placement.devices)
         total -= min(host.weights_bytes, max(held - tensor_bytes, 0))

@@ -24,7 +24,7 @@ from tagfit.advice.estimate import (
     read_subject,
     resolve_load,
 )
-from tagfit.advice.loading import maps_weights, processor, settings
+from tagfit.advice.loading import maps_weights, processor, settings, uncounted_cache_bytes
 from tagfit.catalog.library import Catalog
 from tagfit.facts import Hardware, Placement, Runtime
 from tagfit.problems import InvalidRequest
@@ -206,11 +206,17 @@ def _left(hardware: Hardware, resident: Sequence[Loaded]) -> Hardware:
 
 
 def _answer(one: Loaded, machine: Hardware) -> LoadedAnswer:
-    tensors = one.wanted.subject.weights.tensor_bytes
+    subject = one.wanted.subject
+    arch = subject.model.architecture
     return LoadedAnswer(
         tag=one.wanted.name,
         context_length=one.runtime.context_length,
         verdict=one.placement.verdict,
-        processor=processor(one.placement, tensors, mapped=maps_weights(machine)),
+        processor=processor(
+            one.placement,
+            subject.weights.tensor_bytes,
+            mapped=maps_weights(machine),
+            uncounted=uncounted_cache_bytes(arch, one.runtime, one.placement, machine),
+        ),
         total_bytes=sum(device.total_bytes for device in one.placement.devices),
     )
