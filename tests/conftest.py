@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from tests.real.tagfit import tagfit_before
 if os.environ.get("CI") == "true":
     hypothesis.settings.register_profile("ci", derandomize=True)
     hypothesis.settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: looking through it again stops a test that watches the clock."""
+    gc.collect()
+    gc.freeze()
+
 
 TINY = "tiny:f16"
 """Pulled before the daemon reports any progress."""

