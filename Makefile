@@ -97,4 +97,4 @@ lock: | $(filter .uv/%,$(UV)) ## refresh the locked requirements
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header pyproject.toml -o service/requirements.txt
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header pyproject.toml --group dev -c service/requirements.txt -o tests/requirements.txt
 
-.PHONY: help serve dev test image-test chart-test release check fmt openapi data report oracle sidecar-test chart-docs lock
+.PHONY: help serve dev test image-test chart-test release check fmt openapi data bench report oracle sidecar-test chart-docs lock
