@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -27,6 +27,7 @@ import msgspec
 import structlog
 
 from tagfit.daemon.client import InstalledModel, LoadedModel, Progress, PullLine
+from tagfit.daemon.connection import BEGIN_TIMEOUT, Connection
 from tagfit.daemon.lmstudio_errors import problem_of
 from tagfit.problems import (
     DaemonError,
@@ -37,10 +38,6 @@ from tagfit.problems import (
     UnknownModel,
 )
 
-CONNECT_TIMEOUT_SECONDS = 5.0
-READ_TIMEOUT_SECONDS = 10.0
-"""For answers that the server has at hand. The one that begins a download has no limit here: the
-server first asks Hugging Face."""
 POLL_SECONDS = 1.0
 """Between two questions for a job's state; LM Studio writes each into its log."""
 LOST_POLLS = 3
@@ -216,7 +213,7 @@ class Download:
             )
 
 
-class LMStudio:
+class LMStudio(Connection):
     """A client of one server (``daemon.client.Daemon``).
 
     Every method raises DaemonUnreachable or DaemonTimeout where the server does not answer and
@@ -233,26 +230,14 @@ class LMStudio:
         It raises ValueError for what is no name and LookupError for what LM Studio does not have,
         each with a sentence. An empty token is none.
         """
-        self.base_url = base_url
-        self._token = token
+        super().__init__(
+            base_url,
+            called="LM Studio",
+            absent="LM Studio server answers at {}; start it (lms server start), or say in"
+            " TAGFIT_LMSTUDIO_URL where it is.",
+            headers={"authorization": f"Bearer {token}"} if token else None,
+        )
         self._request_of = request_of
-        self._client = _connect(base_url, token)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close every connection; it may be used again."""
-        await self._client.aclose()
-
-    @property
-    def _open_client(self) -> httpx.AsyncClient:
-        if self._client.is_closed:
-            self._client = _connect(self.base_url, self._token)
-        return self._client
 
     async def version(self) -> str:
         """Empty: the API tells none. The server is asked all the same, so that absence shows."""
@@ -288,7 +273,7 @@ class LMStudio:
             "/api/v1/models/download",
             _Job,
             json=wanted,
-            timeout=httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None),
+            timeout=BEGIN_TIMEOUT,
         )
         if job.status in ("downloading", "paused") and not job.job_id:
             raise DaemonError("LM Studio began a download without a job_id, so it has no progress.")
@@ -311,7 +296,7 @@ class LMStudio:
         return (await self._call("GET", "/api/v1/models", _Models)).models
 
     async def _call(self, method: str, path: str, kind: type[T], **request: Any) -> T:
-        with _connection_errors(self.base_url):
+        with self.errors():
             response = await self._open_client.request(method, path, **request)
         problem = _refusal(response)
         if problem is not None:
@@ -320,17 +305,6 @@ class LMStudio:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.DecodeError as error:
             raise DaemonError(f"LM Studio sent what tagfit cannot read: {error}.") from error
-
-
-def _connect(base_url: str, token: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=base_url,
-        headers={"authorization": f"Bearer {token}"} if token else {},
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
-        limits=httpx.Limits(max_connections=None),
-    )
 
 
 def _refusal(response: httpx.Response) -> Problem | None:
@@ -374,18 +348,3 @@ def _failure(job: _Job) -> PullLine:
         else DaemonError("LM Studio says that the download failed, not why; its own window may.")
     )
     return msgspec.structs.replace(_line(Progress(error=problem.detail)), problem=problem)
-
-
-@contextmanager
-def _connection_errors(base_url: str) -> Iterator[None]:
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise DaemonUnreachable(
-            f"No LM Studio server answers at {base_url}; start it (lms server start), or say in"
-            " TAGFIT_LMSTUDIO_URL where it is."
-        ) from error
-    except httpx.TimeoutException as error:
-        raise DaemonTimeout(f"LM Studio at {base_url} did not answer in time.") from error
-    except httpx.RequestError as error:
-        raise DaemonUnreachable(f"The connection to LM Studio at {base_url} was lost.") from error

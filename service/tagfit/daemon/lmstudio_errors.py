@@ -7,9 +7,7 @@ first row whose pattern is found in the text counts.
 
 from __future__ import annotations
 
-import re
-
-from tagfit.daemon.pull_errors import PullError
+from tagfit.daemon.pull_errors import PullError, row_of
 from tagfit.problems import (
     DaemonError,
     DaemonTooOld,
@@ -83,8 +81,8 @@ BY_TYPE: dict[str, tuple[type[Problem], str]] = {
 def problem_of(message: str, kind: str = "") -> Problem:
     """The problem that an error of LM Studio stands for."""
     said = f"LM Studio reported: {' '.join(message.split()).rstrip('.')}."
-    for row in LMSTUDIO_ERRORS:
-        if re.search(row.pattern, message):
-            return row.problem(said + (f" {row.hint}." if row.hint else ""))
+    row = row_of(LMSTUDIO_ERRORS, message)
+    if row is not None:
+        return row.problem(said + (f" {row.hint}." if row.hint else ""))
     problem, hint = BY_TYPE.get(kind, (DaemonError, ""))
     return problem(said + hint)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -17,13 +16,10 @@ import httpx
 import msgspec
 
 from tagfit.daemon.client import InstalledModel, LoadedModel, Progress, PullLine
+from tagfit.daemon.connection import BEGIN_TIMEOUT, Connection
 from tagfit.daemon.pull_errors import problem_of
-from tagfit.problems import DaemonError, DaemonTimeout, DaemonUnreachable, Problem
+from tagfit.problems import DaemonError, DaemonUnreachable, Problem
 
-CONNECT_TIMEOUT_SECONDS = 5.0
-READ_TIMEOUT_SECONDS = 10.0
-"""For answers that the daemon has at hand. A pull has none: the daemon is silent while it
-verifies a digest."""
 MAX_LINE_BYTES = 8_000_000
 """Ollama's own client gives up on longer lines (api/client.go, maxBufferSize)."""
 
@@ -140,9 +136,9 @@ class _Loaded(msgspec.Struct):
 class Pull:
     """A pull that the daemon has begun. Closing it makes the daemon stop downloading."""
 
-    def __init__(self, response: httpx.Response, base_url: str) -> None:
+    def __init__(self, response: httpx.Response, connection: Connection) -> None:
         self._response = response
-        self._base_url = base_url
+        self._connection = connection
         self._lines = self._read()
 
     def __aiter__(self) -> Self:
@@ -162,7 +158,7 @@ class Pull:
 
     async def _read(self) -> AsyncIterator[PullLine]:
         ended = False
-        with _connection_errors(self._base_url):
+        with self._connection.errors():
             async for text in _split_lines(self._response.aiter_bytes()):
                 progress = _decode(text, Progress)
                 ended = progress.status == "success" or bool(progress.error)
@@ -171,11 +167,12 @@ class Pull:
                 )
         if not ended:
             raise DaemonUnreachable(
-                f"The Ollama daemon at {self._base_url} ended the pull before it was complete."
+                f"The Ollama daemon at {self._connection.base_url} ended the pull before it was"
+                " complete."
             )
 
 
-class Ollama:
+class Ollama(Connection):
     """A client of one daemon (``daemon.client.Daemon``).
 
     Every method raises DaemonUnreachable or DaemonTimeout where the daemon does not answer and
@@ -188,25 +185,13 @@ class Ollama:
         self, base_url: str, models_directory: Callable[[], str | None] = lambda: None
     ) -> None:
         """``models_directory`` says, blocking, where the models are, if they are to be seen."""
-        self.base_url = base_url
+        super().__init__(
+            base_url,
+            called="the Ollama daemon",
+            absent="Ollama daemon answers at {}; start it, or say in OLLAMA_HOST where it is.",
+            most_kept_alive=0,
+        )
         self._models_directory = models_directory
-        self._client = _connect(base_url)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close every connection, those of running pulls too; it may be used again."""
-        await self._client.aclose()
-
-    @property
-    def _open_client(self) -> httpx.AsyncClient:
-        if self._client.is_closed:
-            self._client = _connect(self.base_url)
-        return self._client
 
     async def version(self) -> str:
         """The daemon's version."""
@@ -242,12 +227,12 @@ class Ollama:
             "POST",
             "/api/pull",
             json={"model": model, "insecure": insecure, "stream": True},
-            timeout=httpx.Timeout(CONNECT_TIMEOUT_SECONDS, read=None),
+            timeout=BEGIN_TIMEOUT,
         )
-        with _connection_errors(self.base_url):
+        with self.errors():
             response = await client.send(request, stream=True)
             if response.status_code == 200:
-                return Pull(response, self.base_url)
+                return Pull(response, self)
             try:
                 await response.aread()
             finally:
@@ -255,37 +240,11 @@ class Ollama:
         raise _refusal(response)
 
     async def _get(self, path: str, kind: type[T]) -> T:
-        with _connection_errors(self.base_url):
+        with self.errors():
             response = await self._open_client.get(path)
         if response.status_code != 200:
             raise _refusal(response)
         return _decode(response.content, kind)
-
-
-def _connect(base_url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=base_url,
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-    )
-
-
-@contextmanager
-def _connection_errors(base_url: str) -> Iterator[None]:
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise DaemonUnreachable(
-            f"No Ollama daemon answers at {base_url}; start it, or say in OLLAMA_HOST where it is."
-        ) from error
-    except httpx.TimeoutException as error:
-        raise DaemonTimeout(f"The Ollama daemon at {base_url} did not answer in time.") from error
-    except httpx.RequestError as error:
-        raise DaemonUnreachable(
-            f"The connection to the Ollama daemon at {base_url} was lost."
-        ) from error
 
 
 def _landed_bytes(models_directory: Callable[[], str | None], digest: str) -> int | None:

@@ -8,6 +8,7 @@ first row whose pattern is found in the text counts; docs/pull.md shows this tab
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -264,10 +265,15 @@ FALLBACK = DaemonError
 """For a text that is in no row, such as a later version's."""
 
 
+def row_of(rows: Iterable[PullError], error: str) -> PullError | None:
+    """The first row whose pattern is found in the text."""
+    return next((row for row in rows if re.search(row.pattern, error)), None)
+
+
 def problem_of(error: str) -> Problem:
     """The problem that an error text of the daemon stands for."""
-    for row in PULL_ERRORS:
-        if re.search(row.pattern, error):
-            hint = f" {row.hint}." if row.hint else ""
-            return row.problem(f"Ollama reported: {' '.join(error.split()).rstrip('.')}.{hint}")
-    return FALLBACK(f"Ollama reported: {error}.")
+    row = row_of(PULL_ERRORS, error)
+    if row is None:
+        return FALLBACK(f"Ollama reported: {error}.")
+    hint = f" {row.hint}." if row.hint else ""
+    return row.problem(f"Ollama reported: {' '.join(error.split()).rstrip('.')}.{hint}")
