@@ -168,7 +168,11 @@ def create_prober(settings: Settings) -> Prober:
 
 def create_server_app(settings: Settings, prober: Prober | None = None) -> Guard:
     """The application behind its guard: what is served."""
-    app = create_app(settings, prober)
+    return guard(create_app(settings, prober), settings)
+
+
+def guard(app: Litestar, settings: Settings) -> Guard:
+    """An application behind its guard."""
     return Guard(app, settings, app.state.registry)
 
 

@@ -7,8 +7,7 @@ from socket import socket
 
 import uvicorn
 
-from tagfit.api.guard import Guard
-from tagfit.app import create_app
+from tagfit.app import create_app, guard
 from tagfit.pulls.shared import Pulls
 from tagfit.settings import Settings
 
@@ -35,7 +34,7 @@ def create_server(settings: Settings) -> DrainingServer:
     """The server that the settings describe; ``run()`` serves until it is told to stop."""
     app = create_app(settings)
     config = uvicorn.Config(
-        Guard(app, settings, app.state.registry),
+        guard(app, settings),
         host=settings.host,
         port=settings.port,
         log_config=None,
