@@ -16,7 +16,7 @@ from time import process_time
 
 from tagfit.catalog.library import load
 from tagfit.facts import Architecture, Device, Hardware, Runtime, Weights
-from tagfit.sizing import compute, device_weights, kv_cache
+from tagfit.sizing import compute, device_weights, fit, kv_cache
 from tagfit.sizing.graph.forward import kinds
 from tagfit.sizing.mixtures import weights
 from tagfit.sizing.placement import max_context_length, place
@@ -34,9 +34,11 @@ MEMORY = {
 CACHES = (
     compute._outline,
     compute._replay,
-    compute._trace,
+    compute.compute,
+    compute.rough,
     device_weights.device_weights,
     kinds,
+    fit.load,
     kv_cache._kept_by_block,
     kv_cache.cached_head_lengths,
     kv_cache.widest_value,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagfit.sizing.search import largest
+from tagfit.sizing.search import largest, largest_with_room
 
 
 @given(
@@ -30,3 +30,35 @@ def test_a_good_guess_takes_few_questions() -> None:
 
     assert largest(holds, 1024, guess=699) == 700
     assert len(asked) <= 4
+
+
+@given(
+    most=st.integers(1, 5000),
+    last=st.integers(0, 6000),
+    curve=st.sampled_from([0.2, 1, 1.3, 5]),
+    scale=st.integers(1, 1 << 30),
+)
+def test_room_that_shrinks_in_any_way_is_followed_to_its_end(
+    most: int, last: int, curve: float, scale: int
+) -> None:
+    asked: list[int] = []
+
+    def room(n: int) -> int:
+        asked.append(n)
+        steps = last - n
+        return int(scale * (steps + 1) ** curve) if steps >= 0 else -int(scale * (-steps) ** curve)
+
+    assert largest_with_room(room, most) == min(last, most)
+    assert all(1 <= n <= most for n in asked)
+    assert len(set(asked)) == len(asked) <= 3 * most.bit_length() + 4
+
+
+def test_room_that_shrinks_in_proportion_takes_four_questions() -> None:
+    asked: list[int] = []
+
+    def room(n: int) -> int:
+        asked.append(n)
+        return 700 * 33 + 5 - 33 * n
+
+    assert largest_with_room(room, 1024) == 700
+    assert len(asked) == 4

@@ -22,9 +22,10 @@ from tagfit.sizing.device_weights import (
     is_with_first_block,
 )
 from tagfit.sizing.flash_attention import runs_on_cuda
-from tagfit.sizing.graph.allocator import Replay, Trace, trace
+from tagfit.sizing.graph.allocator import trace
 from tagfit.sizing.graph.blocks import Batch, Step, Weight, batch
 from tagfit.sizing.graph.forward import forward, kinds
+from tagfit.sizing.graph.replay import Copies, Replay
 from tagfit.sizing.graph.scheduler import schedule
 from tagfit.sizing.tensors import tensor_groups
 
@@ -55,6 +56,7 @@ class Segment(NamedTuple):
 Layout = tuple[Segment, ...]
 
 
+@lru_cache(maxsize=4096)
 def compute(
     weights: DeviceWeights,
     runtime: Runtime,
@@ -81,23 +83,16 @@ def compute(
     cache_type = runtime.kv_cache_type
     on_host = weights.padded and gpus > 0 and not runs_on_cuda(arch, cache_type)
     outline = _outline(arch, layout, whole=pipeline and on_host)
-    replay = _replay(
-        arch,
-        shape,
-        outline.plan,
-        simulated,
-        output_device,
-        pipeline,
-        weights.padded,
-        kv_cache.cells_per_stream(runtime),
-    )
-    *found, host = replay.run(_steps(weights, outline, replay.copied))
+    replay = _replay(arch, shape, outline.plan, simulated, output_device, pipeline, weights.padded)
+    course = tuple(_course(weights, outline, replay.copied))
+    *found, host = replay.needed(course, kv_cache.cells_per_stream(runtime))
     if simulated < gpus:
         first, middle, last = found
         found = [first, *[middle] * (gpus - 2), last]
     return Compute(tuple(found), host, output_bytes(arch, runtime))
 
 
+@lru_cache(maxsize=4096)
 def rough(
     arch: Architecture,
     runtime: Runtime,
@@ -225,9 +220,9 @@ def _cache_device(arch: Architecture, layout: Layout, segment: Segment, block: i
     return next((s.device for s in layout if s.start <= owner < s.stop), 0)
 
 
-def _steps(
+def _course(
     weights: DeviceWeights, outline: _Outline, copied: tuple[tuple[tuple[str, int], ...], ...]
-) -> Iterator[tuple[int, tuple[int, ...]]]:
+) -> Iterator[tuple[int, Copies]]:
     """Steps of the trace, each with the sizes of the weights that it copies."""
     outside, blocks = weights.outside_copies, outline.blocks
     steps = (0, *(place + 1 for place in outline.stand_ins), len(copied) - 1)
@@ -246,7 +241,7 @@ def _steps(
         )
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)
 def _replay(
     arch: Architecture,
     shape: Batch,
@@ -255,27 +250,13 @@ def _replay(
     output_device: int,
     pipeline: bool,
     padded: bool,
-    cells: int,
 ) -> Replay:
-    return Replay(_trace(arch, shape, plan, gpus, output_device, pipeline, padded), cells)
-
-
-@lru_cache(maxsize=1024)
-def _trace(
-    arch: Architecture,
-    shape: Batch,
-    plan: Layout,
-    gpus: int,
-    output_device: int,
-    pipeline: bool,
-    padded: bool,
-) -> Trace:
     steps = tuple(_step(arch, segment) for segment in plan)
     graph = forward(arch, shape, steps, _outside(arch, plan[0].device, output_device, gpus))
     cache_type = cast("CacheType", shape.cache_kind.lower())
     on_host = padded and gpus > 0 and not runs_on_cuda(arch, cache_type)
     order = schedule(graph, gpus + 1, pipeline=pipeline, attention_on_host=on_host)
-    return trace(order, gpus + 1, padded=padded, reach=_reach(arch))
+    return Replay(trace(order, gpus + 1, padded=padded, reach=_reach(arch)))
 
 
 def _reach(arch: Architecture) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Share(NamedTuple):
 Shares = tuple[Share, ...]
 
 
-class Load(msgspec.Struct, frozen=True):
+class Load(msgspec.Struct, frozen=True, dict=True):
     """One model under one runtime, ready to be laid over GPUs."""
 
     arch: Architecture
@@ -55,6 +56,12 @@ class Load(msgspec.Struct, frozen=True):
         """Blocks and the output layer."""
         return self.arch.block_count + 1
 
+    @cached_property
+    def most_copied_bytes(self) -> int:
+        """The largest tensor or cache of a block, which a GPU copies where it is on the host."""
+        cache = max(after - before for before, after in pairwise(self.gpu_cache))
+        return max(cache, *(size for _, size in self.weights.gpu.sizes))
+
 
 class Used(NamedTuple):
     """Bytes on one device."""
@@ -69,6 +76,7 @@ class Used(NamedTuple):
         return self.weights + self.cache + self.compute
 
 
+@lru_cache(maxsize=2048)
 def load(
     arch: Architecture, weights: Weights, runtime: Runtime, *, padded: bool, exact: bool = True
 ) -> Load:
@@ -162,28 +170,28 @@ def _buffers(model: Load, shares: Shares) -> Compute:
 
 def _rough_buffers(model: Load, shares: Shares) -> Compute:
     whole = sum(share.full for share in shares) == model.layers
-    copied = 0
-    if shares and not whole:
-        tensor = max(size for _, size in model.weights.gpu.sizes)
-        cache = max(after - before for before, after in pairwise(model.gpu_cache))
-        copied = max(tensor, cache)
+    copied = model.most_copied_bytes if shares and not whole else 0
     pipeline = whole and len(shares) > 1
     return rough(model.arch, model.runtime, len(shares), pipeline=pipeline, copied_bytes=copied)
 
 
-def fits(model: Load, shares: Shares, targets: tuple[int, ...]) -> bool:
-    """Whether every GPU stays within its target."""
+def room(model: Load, shares: Shares, targets: tuple[int, ...]) -> int:
+    """Bytes below the target of the GPU that is nearest to it; below 0 if one is beyond.
 
-    def within(devices: tuple[Used, ...]) -> bool:
-        return all(used.total <= target for used, target in zip(devices, targets, strict=False))
-
-    return within(resident(model, shares)) and within(measure(model, shares))
+    What weights and caches alone exceed is not looked at further.
+    """
+    *gpus, _ = resident(model, shares)
+    left = [target - used.total for used, target in zip(gpus, targets, strict=True)]
+    if min(left) < 0:
+        return min(left)
+    buffers = _buffers(model, shares).gpus
+    return min(each - buffer for each, buffer in zip(left, buffers, strict=True))
 
 
 def fit(model: Load, free: tuple[int, ...], targets: tuple[int, ...]) -> Shares:
     """The layers of each GPU: all if they stay within the targets, else as many as do."""
     everything = split(model.layers, free)
-    if fits(model, everything, targets):
+    if room(model, everything, targets) >= 0:
         return everything
     search = _Search(model, targets)
     shares = search.back_to_front()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -18,7 +19,7 @@ from tagfit.facts import (
 )
 from tagfit.sizing import fit, kv_cache, rules
 from tagfit.sizing.runtime import placement_group, predicted_bytes, setting
-from tagfit.sizing.search import largest
+from tagfit.sizing.search import largest_with_room
 
 
 class _Budget(msgspec.Struct, frozen=True):
@@ -60,7 +61,11 @@ def place(
     by closed form: a hundred times faster, and good enough to order candidates.
     """
     model, budget = _problem(arch, weights, runtime, hardware, projector_bytes, exact=exact)
-    forced = runtime.offloaded_layers
+    return _place(model, budget, hardware, projector_bytes)
+
+
+def _place(model: fit.Load, budget: _Budget, hardware: Hardware, projector_bytes: int) -> Placement:
+    forced = model.runtime.offloaded_layers
     if not budget.gpus:
         shares: fit.Shares = ()
     elif forced is not None:
@@ -85,28 +90,36 @@ def max_context_length(
     ``gpu``: wholly on the GPUs, or in RAM on a machine without one. ``any``: runs at all.
     """
     most = arch.context_length or runtime.context_length
-    wanted = {"gpu"} if verdict == "gpu" and hardware.gpus else {"gpu", "partial", "cpu"}
+    whole = verdict == "gpu" and bool(hardware.gpus) and runtime.offloaded_layers is None
 
     def context(steps: int) -> int:
         return min(steps * kv_cache.CELL_PADDING, most)
 
-    def fits(steps: int, *, exact: bool = True) -> bool:
+    def room(steps: int) -> int:
         changed = msgspec.structs.replace(runtime, context_length=context(steps))
-        if verdict == "gpu" and hardware.gpus and runtime.offloaded_layers is None:
-            model, budget = _problem(arch, weights, changed, hardware, projector_bytes, exact=exact)
-            shares = fit.split(model.layers, budget.usable)
-            if not fit.fits(model, shares, budget.targets):
-                return False
-            found = _placement(model, budget, shares, hardware, projector_bytes)
-        else:
-            found = place(
-                arch, weights, changed, hardware, projector_bytes=projector_bytes, exact=exact
-            )
-        return found.verdict in wanted
+        model, budget = _problem(arch, weights, changed, hardware, projector_bytes, exact=exact)
+        if not whole:
+            found = _place(model, budget, hardware, projector_bytes)
+            is_wanted = verdict == "any" or not hardware.gpus or found.verdict in {"gpu", "none"}
+            return _room(found, hardware) if is_wanted else -1
+        shares = fit.split(model.layers, budget.usable)
+        on_gpus = fit.room(model, shares, budget.targets)
+        if on_gpus < 0:
+            return on_gpus
+        return min(
+            on_gpus, _room(_placement(model, budget, shares, hardware, projector_bytes), hardware)
+        )
 
-    steps = -(-most // kv_cache.CELL_PADDING)
-    guess = largest(lambda n: fits(n, exact=False), steps, guess=steps)
-    return context(largest(fits, steps, guess=guess) if exact else guess)
+    return context(largest_with_room(room, -(-most // kv_cache.CELL_PADDING)))
+
+
+def _room(found: Placement, hardware: Hardware) -> int:
+    """Bytes that are left where least are; below 0 where it does not fit."""
+    *gpus, host = found.devices
+    rooms = [gpu.available_bytes - gpu.total_bytes for gpu in gpus if gpu.layers]
+    if hardware.memory_bytes:
+        rooms.append(host.available_bytes - _needed_on_host(found.devices, hardware))
+    return min(rooms, default=0)
 
 
 def _problem(
@@ -208,6 +221,12 @@ def _gib(value: int) -> str:
     return f"{value / rules.GIB:.1f} GiB"
 
 
+def _needed_on_host(devices: Sequence[DeviceMemory], hardware: Hardware) -> int:
+    *gpus, host = devices
+    on_gpus = sum(device.total_bytes for device in gpus) if hardware.unified_memory else 0
+    return host.total_bytes + on_gpus
+
+
 def _judge(
     devices: list[DeviceMemory], layers: int, hardware: Hardware, *, whole: bool
 ) -> tuple[Verdict, str]:
@@ -218,9 +237,7 @@ def _judge(
                 f"{device.name} would have to hold {_gib(device.total_bytes)} "
                 f"and has {_gib(device.available_bytes)} free."
             )
-    needed = host.total_bytes
-    if hardware.unified_memory:
-        needed += sum(device.total_bytes for device in gpus)
+    needed = _needed_on_host(devices, hardware)
     if hardware.memory_bytes and needed > host.available_bytes:
         return "none", (
             f"Memory would have to hold {_gib(needed)} and has {_gib(host.available_bytes)} free."

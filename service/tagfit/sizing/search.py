@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 
 def largest(holds: Callable[[int], bool], most: int, *, guess: int | None = None) -> int:
@@ -23,4 +24,29 @@ def largest(holds: Callable[[int], bool], most: int, *, guess: int | None = None
             n, width = max(high - width, 1), 2 * width
         else:
             n = (low + high) // 2
+    return low
+
+
+def largest_with_room(room: Callable[[int], int], most: int) -> int:
+    """The largest n from 1 to ``most`` that leaves room, which shrinks with n; 0 if there is none.
+
+    Where it shrinks in proportion four questions are enough. Every third step bisects, so that
+    there are never many.
+    """
+    if (at_most := room(most)) >= 0:
+        return most
+    if most == 1 or (at_least := room(1)) < 0:
+        return 0
+    low, left, high, lacking = 1, at_least, most, at_most
+    for step in count(1):
+        width = high - low
+        if width == 1:
+            break
+        ahead = width * left // (left - lacking) if step % 3 else width // 2
+        n = low + min(max(ahead, 1), width - 1)
+        found = room(n)
+        if found >= 0:
+            low, left = n, found
+        else:
+            high, lacking = n, found
     return low

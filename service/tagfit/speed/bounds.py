@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tagfit.facts import Hardware
-from tagfit.speed.efficiency import TypeClass
+from tagfit.speed.efficiency import Efficiency, TypeClass
 from tagfit.speed.peaks import Peak, gpu_peak, host_peak
 from tagfit.speed.work import Work
 
@@ -17,12 +17,38 @@ class Needs(NamedTuple):
     """What one token needs of a model, and the weights that have to lie somewhere."""
 
     read_bytes: tuple[tuple[TypeClass, float], ...]
+    block_bytes: tuple[tuple[TypeClass, int], ...]
+    """Those of them that every block's device reads itself: not experts, nor the output layer."""
     float_elements: float
     quantized_elements: float
     dense_bytes: int
     expert_bytes: int
     used: float
     """Share of the experts that one token uses."""
+    blocks: int
+    expert_blocks: int
+    recurrent_blocks: int
+    attention_flops: int
+    sliding_flops: int
+    window: int
+
+
+class Pace(NamedTuple):
+    """What one device takes for blocks, beyond what the fastest would take to read them."""
+
+    block_seconds: float
+    expert_block_seconds: float
+    recurrent_block_seconds: float
+    seconds_per_byte: dict[TypeClass, float]
+
+    def seconds(self, needs: Needs) -> float:
+        """For all blocks of a model."""
+        return (
+            needs.blocks * self.block_seconds
+            + needs.expert_blocks * self.expert_block_seconds
+            + needs.recurrent_blocks * self.recurrent_block_seconds
+            + sum(size * self.seconds_per_byte[kind] for kind, size in needs.block_bytes)
+        )
 
 
 class BestCase(NamedTuple):
@@ -36,23 +62,32 @@ class BestCase(NamedTuple):
     float_flops: float
     """Of all devices that compute prompts."""
     quantized_flops: float
+    attention_flops: float
+    paces: tuple[Pace, ...]
 
     def seconds(self, needs: Needs, prompt_tokens: int, answer_tokens: float) -> float:
         """No placement does the job in less."""
-        arithmetic = 2 * (
+        earlier = prompt_tokens / 2
+        attention = needs.attention_flops * earlier
+        attention += needs.sliding_flops * min(earlier, needs.window)
+        arithmetic = attention / self.attention_flops + 2 * (
             needs.float_elements / self.float_flops
             + needs.quantized_elements / self.quantized_flops
         )
-        share = self._share_on_host(needs)
+        over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
+        share = self._share_on_host(needs, over)
         reading = sum(
             size * ((1 - share) / self.rates[kind] + share / self.host_rates[kind])
             for kind, size in needs.read_bytes
         )
-        return prompt_tokens * arithmetic + answer_tokens * reading
+        blocks = 0.0
+        if over <= needs.expert_bytes:
+            # a block on another device than the fastest leaves that much room there for experts
+            blocks = (1 - needs.used) * min(pace.seconds(needs) for pace in self.paces)
+        return prompt_tokens * arithmetic + answer_tokens * (reading + blocks)
 
-    def _share_on_host(self, needs: Needs) -> float:
+    def _share_on_host(self, needs: Needs, over: int) -> float:
         """The least share of what a token reads that cannot be on a GPU: experts go first."""
-        over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
         if over <= 0:
             return 0.0
         experts = min(over, needs.expert_bytes)
@@ -72,11 +107,18 @@ def needs(model: Work) -> Needs:
             elements[kind == "float"] += share * count
     return Needs(
         read_bytes=tuple(read.items()),
+        block_bytes=tuple(model.dense.bytes.items()),
         float_elements=elements[True],
         quantized_elements=elements[False],
         dense_bytes=model.dense.total_bytes + model.output.total_bytes,
         expert_bytes=model.experts.total_bytes,
         used=model.used,
+        blocks=model.blocks,
+        expert_blocks=model.expert_blocks,
+        recurrent_blocks=model.recurrent_blocks,
+        attention_flops=model.attention_flops,
+        sliding_flops=model.sliding_flops,
+        window=model.window,
     )
 
 
@@ -85,12 +127,33 @@ def best_case(hardware: Hardware) -> BestCase:
     host = host_peak(hardware)
     gpus = [gpu_peak(gpu) for gpu in hardware.gpus]
     computing = gpus or [host]
+    rates = _rates([*gpus, host])
     return BestCase(
         gpu_bytes=sum(gpu.free_memory_bytes for gpu in hardware.gpus),
-        rates=_rates([*gpus, host]),
+        rates=rates,
         host_rates=_rates([host]),
         float_flops=sum(p.sustained_compute * p.reached.matrix_float for p in computing),
         quantized_flops=sum(p.sustained_compute * p.reached.matrix_quantized for p in computing),
+        attention_flops=sum(p.compute * _attention_share(p.reached) for p in computing),
+        paces=_unique([_pace(peak, rates) for peak in (*gpus, host)]),
+    )
+
+
+def _unique(paces: list[Pace]) -> tuple[Pace, ...]:
+    return tuple(pace for index, pace in enumerate(paces) if pace not in paces[:index])
+
+
+def _attention_share(reached: Efficiency) -> float:
+    return max(reached.attention, reached.attention_without_flash)
+
+
+def _pace(peak: Peak, rates: dict[TypeClass, float]) -> Pace:
+    reached = peak.reached
+    return Pace(
+        reached.block_cycles / peak.clock_hertz,
+        reached.expert_block_cycles / peak.clock_hertz,
+        reached.recurrent_block_cycles / peak.clock_hertz,
+        {kind: 1 / own - 1 / rates[kind] for kind, own in _rates([peak]).items()},
     )
 
 

@@ -1,15 +1,13 @@
-"""How large the buffers of a graph become: ggml's graph allocator.
+"""Which tensors of a graph share memory, and for how long: ggml's graph allocator.
 
 Source: llama.cpp b11434 ``ggml/src/ggml-alloc.c``. Which tensor takes the memory of which
 other one depends on the graph alone: it is found once, step by step (a step is a block, or what
-comes before or after them). The steps are then run for any number of cells and of blocks; a step
-that starts where it has started before ends as it did.
+comes before or after them). The steps can then be run for any number of cells and of blocks.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from tagfit.sizing.graph.scheduler import Order
@@ -17,7 +15,6 @@ from tagfit.sizing.graph.tensors import CELLS, INPLACE, Tensor, cuda_padding
 
 HOST_ALIGNMENT = 32
 GPU_ALIGNMENT = 128
-ENDLESS = 1 << 62
 
 ALLOCATE, FREE, SHRINK = range(3)
 
@@ -187,126 +184,3 @@ class _Tracer:
         if size.weight >= 0 and tensor.weight:
             size = self._size(tensor, backend)  # counted from this step
         self._record(FREE, slot, backend, size, size)
-
-
-class _State(NamedTuple):
-    """Memory between two steps."""
-
-    free: tuple[tuple[tuple[int, int], ...], ...]
-    """Offset and size of the free blocks of each backend, the last of which is endless."""
-    passed_on: tuple[int, ...]
-    """Offsets of the slots that the step before has passed on."""
-    others: tuple[tuple[int, int], ...]
-    """Slots that live longer, and their offsets."""
-
-
-class Replay:
-    """The steps of a trace for a cache of so many cells."""
-
-    def __init__(self, found: Trace, cells: int) -> None:
-        self._trace = found
-        self._bytes = [size.fixed + size.per_cell * cells for size in found.sizes]
-        self._states: dict[_State, int] = {}
-        self._known: list[_State] = []
-        self._ends: dict[tuple[int, int, tuple[int, ...]], tuple[int, tuple[int, ...]]] = {}
-        """State, step and sizes of copied weights to the state after it and bytes needed."""
-        self.copied = tuple(tuple(step.weights) for step in found.steps)
-        """The names of the weights that each step copies."""
-        backends = len(found.alignments)
-        self._start = self._number(_State((((0, ENDLESS),),) * backends, (), ()))
-
-    def run(self, steps: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[int, ...]:
-        """Bytes of each backend's buffer; each step comes with its copied weights' sizes."""
-        state, ends = self._start, self._ends
-        needed = set()
-        for step, weights in steps:
-            key = state, step, weights
-            if key not in ends:
-                ends[key] = self._execute(*key)
-            state, bytes_needed = ends[key]
-            needed.add(bytes_needed)
-        return tuple(map(max, *needed)) if len(needed) > 1 else needed.pop()
-
-    def _number(self, state: _State) -> int:
-        if state not in self._states:
-            self._states[state] = len(self._known)
-            self._known.append(state)
-        return self._states[state]
-
-    def _execute(
-        self, start: int, step: int, weights: tuple[int, ...]
-    ) -> tuple[int, tuple[int, ...]]:
-        state, alignments, sizes = self._known[start], self._trace.alignments, self._trace.sizes
-        buffers = [_Buffer(free) for free in state.free]
-        offsets = dict(state.others)
-        if step:
-            before = self._trace.steps[step - 1].passed_on
-            offsets.update(zip(before, state.passed_on, strict=True))
-
-        def bytes_of(size: int, alignment: int) -> int:
-            weight = sizes[size].weight
-            found = weights[weight] if weight >= 0 else self._bytes[size]
-            return -(-found // alignment) * alignment
-
-        numbers = iter(self._trace.steps[step].events)
-        for action, slot, backend, size, kept in zip(*[numbers] * 5, strict=True):
-            needed = bytes_of(size, alignments[backend])
-            if action == ALLOCATE:
-                offsets[slot] = buffers[backend].allocate(needed)
-            elif action == FREE:
-                buffers[backend].free(offsets.pop(slot), needed)
-            else:
-                left = bytes_of(kept, alignments[backend])
-                if needed > left:
-                    buffers[backend].free(offsets[slot] + left, needed - left)
-        end = _State(
-            tuple(tuple((at, size) for at, size in buffer.free_blocks) for buffer in buffers),
-            tuple(offsets.pop(slot) for slot in self._trace.steps[step].passed_on),
-            tuple(sorted(offsets.items())),
-        )
-        return self._number(end), tuple(buffer.size for buffer in buffers)
-
-
-class _Buffer:
-    """Best fit over free blocks, the last of which is endless (ggml_dyn_tallocr)."""
-
-    __slots__ = ("free_blocks", "size")
-
-    def __init__(self, free: Iterable[tuple[int, int]]) -> None:
-        self.free_blocks = [list(block) for block in free]
-        self.size = 0
-
-    def allocate(self, size: int) -> int:
-        blocks = self.free_blocks
-        best, best_size = -1, ENDLESS
-        for index in range(len(blocks) - 1):
-            available = blocks[index][1]
-            if size <= available <= best_size:
-                best, best_size = index, available
-        block = blocks[best]
-        offset = block[0]
-        block[0] += size
-        block[1] -= size
-        if not block[1]:
-            del blocks[best]
-        self.size = max(self.size, offset + size)
-        return offset
-
-    def free(self, offset: int, size: int) -> None:
-        blocks = self.free_blocks
-        end = offset + size
-        for index, block in enumerate(blocks):
-            if block[0] + block[1] == offset:
-                block[1] += size
-                if index + 1 < len(blocks) and blocks[index + 1][0] == end:
-                    block[1] += blocks.pop(index + 1)[1]
-                return
-            if block[0] == end:
-                block[0] = offset
-                block[1] += size
-                if index and blocks[index - 1][0] + blocks[index - 1][1] == offset:
-                    blocks[index - 1][1] += block[1]
-                    del blocks[index]
-                return
-        position = next((i for i, block in enumerate(blocks) if block[0] >= offset), len(blocks))
-        blocks.insert(position, [offset, size])

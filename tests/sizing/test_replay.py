@@ -1,0 +1,96 @@
+"""Buffers that lie between two known ones, and buffers that are asked for at once."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tagfit.facts import Runtime
+from tagfit.sizing.compute import Compute, Layout, Segment, _replay, compute
+from tagfit.sizing.device_weights import device_weights
+from tagfit.sizing.mixtures import weights
+from tests.oracle.specimens import SPECIMENS
+
+LONGEST = 512
+"""Times 256 cells."""
+
+
+def layouts(model: str) -> tuple[Layout, ...]:
+    """Wholly on the GPU, and the last blocks only; of experts, half of them on the host."""
+    arch = SPECIMENS[model]
+    blocks = arch.block_count - arch.nextn_predict_layers
+    half = blocks // 2
+    later = Segment(0, half, blocks, "moe", 1) if arch.expert_count else Segment(0, half, blocks)
+    earlier = Segment(0 if arch.expert_count else 1, 0, half)
+    return ((Segment(0, 0, blocks),), (earlier, later))
+
+
+def buffers(
+    model: str, layout: Layout, steps: int, *, flash_attention: bool = True, file_type: str = "F16"
+) -> Compute:
+    """For so many times 256 cells."""
+    arch = SPECIMENS[model]
+    table = device_weights(arch, weights(arch, file_type), padded=True)
+    runtime = Runtime(context_length=256 * steps, flash_attention=flash_attention)
+    return compute(table, runtime, layout, gpus=1, output_device=0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known() -> Iterator[None]:
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    compute.cache_clear()
+    _replay.cache_clear()
+
+
+@pytest.mark.parametrize("flash_attention", [True, False])
+@pytest.mark.parametrize("model", sorted(SPECIMENS))
+def test_what_lies_between_two_numbers_of_cells_is_what_is_found_for_it_alone(
+    model: str, flash_attention: bool
+) -> None:
+    source = random.Random(model)
+    inner = source.sample(range(2, LONGEST), 12)
+    for layout in layouts(model):
+        alone = {}
+        for steps in inner[:4]:
+            forget()
+            alone[steps] = buffers(model, layout, steps, flash_attention=flash_attention)
+        forget()
+        for steps in (1, LONGEST, *inner[4:]):
+            buffers(model, layout, steps, flash_attention=flash_attention)
+
+        found = {
+            steps: buffers(model, layout, steps, flash_attention=flash_attention) for steps in alone
+        }
+
+        assert found == alone
+
+
+def test_many_threads_find_what_one_does() -> None:
+    """File types differ in the weights that are copied, so each takes a course of its own."""
+    _, partly = layouts("qwen3moe")
+    file_types = ("F32", "F16", "Q8_0", "Q5_1", "Q4_0", "IQ4_NL")
+    cases = [(steps, file_type) for steps in range(2, 40, 2) for file_type in file_types]
+
+    def found(case: tuple[int, str]) -> Compute:
+        return buffers("qwen3moe", partly, case[0], file_type=case[1])
+
+    wanted = [found(case) for case in cases]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            forget()
+            buffers("qwen3moe", partly, 1)
+            with ThreadPoolExecutor(len(file_types)) as pool:
+                assert list(pool.map(found, cases)) == wanted
+    finally:
+        sys.setswitchinterval(interval)
