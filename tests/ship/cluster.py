@@ -31,6 +31,8 @@ CUSTOM_RESOURCES = {
 PROGRAMS = {
     "etcd": "go.etcd.io/etcd/server/v3",
     "apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    "kubelet": "./kubelet",  # the port forwarding of one: see there
 }
 TOKEN = "of-the-only-user"
 START_SECONDS = 60.0
@@ -44,7 +46,7 @@ class Cluster:
         etcd_url = f"http://127.0.0.1:{free_port()}"
         self._etcd = Server(
             [
-                _program("etcd"), f"--data-dir={folder}/etcd", "--unsafe-no-fsync",
+                program("etcd"), f"--data-dir={folder}/etcd", "--unsafe-no-fsync",
                 f"--listen-client-urls={etcd_url}", f"--advertise-client-urls={etcd_url}",
                 "--listen-peer-urls=http://127.0.0.1:0",
             ],
@@ -55,7 +57,7 @@ class Cluster:
         self.url = f"https://127.0.0.1:{free_port()}"
         self._certificates = folder / "certificates"
         self._command: list[str | Path] = [
-            _program("apiserver"), f"--etcd-servers={etcd_url}", "--bind-address=127.0.0.1",
+            program("apiserver"), f"--etcd-servers={etcd_url}", "--bind-address=127.0.0.1",
             f"--secure-port={httpx.URL(self.url).port}", f"--cert-dir={self._certificates}",
             f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.0.0.0/24", "--service-account-issuer=https://cluster",
@@ -80,7 +82,7 @@ class Cluster:
         self._client.close()
         self._client = self._connect()
         wait_until(self._ready, "the API server is ready", START_SECONDS)
-        self.kubeconfig.write_text(json.dumps(self._access()))
+        self.kubeconfig.write_text(json.dumps(self.access("default")))
 
     def stop(self) -> None:
         """End both."""
@@ -95,9 +97,29 @@ class Cluster:
         parameters = {"fieldValidation": "Strict"} | parameters
         return self._client.post(path, json=thing, params=parameters)
 
+    def patch(self, path: str, change: dict[str, Any]) -> None:
+        """Merge a change into an object; one that is not there is no error."""
+        merge = {"content-type": "application/merge-patch+json"}
+        answer = self._client.patch(path, json=change, headers=merge)
+        assert answer.is_success or answer.status_code == 404, answer.text
+
+    def delete(self, path: str) -> None:
+        """Remove an object, now; one that is not there is no error."""
+        answer = self._client.delete(path, params={"gracePeriodSeconds": 0})
+        assert answer.is_success or answer.status_code == 404, answer.text
+
     def get(self, path: str) -> dict[str, Any]:
         """An object or a list."""
         found: dict[str, Any] = self._client.get(path).raise_for_status().json()
+        return found
+
+    def workloads(self, namespace: str) -> list[dict[str, Any]]:
+        """What makes pods in a namespace."""
+        found = []
+        for kind in ("Deployment", "DaemonSet"):
+            listed = self.get(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s")
+            named = {"apiVersion": "apps/v1", "kind": kind}  # left out in lists
+            found += [named | thing for thing in listed["items"]]
         return found
 
     def define(self, kind: str) -> None:
@@ -127,15 +149,17 @@ class Cluster:
             timeout=30,
         )
 
-    def _access(self) -> dict[str, Any]:
+    def access(self, namespace: str) -> dict[str, Any]:
+        """A kubeconfig whose commands mean this namespace where they name none."""
         authority = str(self._certificates / "apiserver.crt")
         cluster = {"server": self.url, "certificate-authority": authority}
+        context = {"cluster": "test", "user": "test", "namespace": namespace}
         return {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": cluster}],
             "users": [{"name": "test", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "contexts": [{"name": "test", "context": context}],
             "current-context": "test",
         }
 
@@ -149,7 +173,7 @@ def _downloaded(module: str) -> Path:
     return Path(json.loads(done.stdout)["Dir"])
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
     """One of PROGRAMS; the API server takes minutes to build, once."""
     version = f"v{KUBERNETES_VERSION}"
     say = {"k8s.io/component-base/version.gitVersion": version}

@@ -1,6 +1,7 @@
 """Programs that ``go install`` cannot build, since their modules replace or exclude others.
 
-Each folder of ``go/`` is a module of our own that has the program as a tool, its versions locked.
+Each folder of ``go/`` is a module of our own that has the program as a tool or as a package, its
+versions locked.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ FOLDER = Path(__file__).parent / "go"
 def build_in_module(
     module: str, package: str, version: str, name: str, variables: Mapping[str, str]
 ) -> Path:
-    """The program, built once for a version, with string variables of its packages set."""
+    """The program, built once for a version, with string variables of its packages set.
+
+    A package of the module itself (``./name``) is built again when it has changed.
+    """
     binary = CACHE / f"{module}-{version}" / name
+    changed = [file.stat().st_mtime for file in (FOLDER / module / package).glob("*.go")]
     binary.parent.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary.exists():
+        if not binary.exists() or binary.stat().st_mtime < max(changed, default=0):
             _build(FOLDER / module, package, binary, variables)
     return binary
 

@@ -43,15 +43,20 @@ def tagfit_container(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def settings_of(container: dict[str, Any]) -> Settings:
-    """What the program reads from a container's environment: it raises for what it refuses."""
+def environment_of(container: dict[str, Any]) -> dict[str, str]:
+    """The variables that a node would set."""
     environment = {"NODE_IP": "192.0.2.7"}
     for variable in container["env"]:
         value = variable.get("value") or str(MEMORY_BYTES)
         for name, known in environment.items():
             value = value.replace(f"$({name})", known)
         environment.setdefault(variable["name"], value)
-    return read_settings(environment)
+    return environment
+
+
+def settings_of(container: dict[str, Any]) -> Settings:
+    """What the program reads from a container's environment: it raises for what it refuses."""
+    return read_settings(environment_of(container))
 
 
 def violations(pod: dict[str, Any]) -> list[str]:

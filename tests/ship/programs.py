@@ -28,9 +28,13 @@ EXAMPLES = ROOT / "helm" / "examples"
 
 def helm(version: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run one of HELM_VERSIONS; the caller judges the exit status."""
+    return _run([helm_program(version), *arguments])
+
+
+def helm_program(version: str) -> Path:
+    """The binary of one of HELM_VERSIONS."""
     major = version.partition(".")[0]
-    binary = build(f"helm.sh/helm/{major}/cmd/helm", version, ldflags="-s -w")
-    return _run([binary, *arguments])
+    return build(f"helm.sh/helm/{major}/cmd/helm", version, ldflags="-s -w")
 
 
 def render(

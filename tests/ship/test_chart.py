@@ -160,6 +160,31 @@ def test_the_service_and_the_policy_reach_the_containers(values: str) -> None:
         )
 
 
+@pytest.mark.parametrize("values", VALUES)
+def test_its_test_runs_where_it_runs_and_is_let_in(values: str) -> None:
+    """A caller reaches the pod of its own node only, in mode node; and the policy may be narrow."""
+    objects = rendered(values)
+    test = of_kind(objects, "Pod")
+    (pod,) = [pod for pod in pod_specs(objects) if pod is not test["spec"]]
+    peers = [peer for o in of_kinds(objects, "NetworkPolicy") for peer in peers_of(o)]
+    selected = of_kind(objects, "Service")["spec"]["selector"]
+
+    for where in ("nodeSelector", "tolerations", "affinity", "imagePullSecrets"):
+        assert test["spec"].get(where) == pod.get(where)
+    assert not selected.items() <= test["metadata"]["labels"].items()
+    assert peers == [] or any(
+        peer["podSelector"].get("matchLabels") == test["metadata"]["labels"]
+        for peer in peers
+        if "podSelector" in peer
+    )
+
+
+def peers_of(policy: dict[str, Any]) -> list[dict[str, Any]]:
+    (rule,) = policy["spec"]["ingress"]
+    peers: list[dict[str, Any]] = rule["from"]
+    return peers
+
+
 def test_standalone_takes_no_gpu_and_no_ollama_for_granted() -> None:
     tagfit = tagfit_container(rendered("standalone-values.yaml"))
     environment = {variable["name"]: variable.get("value") for variable in tagfit["env"]}
@@ -206,6 +231,15 @@ def test_a_sidecar_counts_with_the_limits_and_settings_of_ollama(values: str) ->
     assert settings_of(tagfit).ollama_memory_limit == MEMORY_BYTES
     assert all(variable in tagfit["env"] for variable in shared)
     assert tagfit["resources"].get("claims") == ollama["resources"].get("claims")
+
+
+@pytest.mark.parametrize("version", HELM_VERSIONS)
+def test_the_user_can_be_left_to_the_cluster(version: str) -> None:
+    unset = [f"--set=podSecurityContext.{name}=null" for name in ("runAsUser", "fsGroup")]
+
+    for pod in pod_specs(render(version, CHART, *unset)):
+        assert pod["securityContext"].keys().isdisjoint({"runAsUser", "fsGroup"})
+        assert pod["securityContext"]["runAsNonRoot"] is True
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,12 @@ app.kubernetes.io/name: {{ include "tagfit.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Not selected by the Service. */}}
+{{- define "tagfit.testLabels" -}}
+app.kubernetes.io/name: {{ include "tagfit.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "tagfit.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "tagfit.selectorLabels" . }}

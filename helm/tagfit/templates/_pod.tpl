@@ -169,6 +169,22 @@ volumeMounts:
     mountPath: /tmp
 {{- end }}
 
+{{/* Which nodes, for the test as well: in mode node a caller reaches its own node's pod only. */}}
+{{- define "tagfit.placement" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "tagfit.podTemplate" -}}
 metadata:
   labels:
@@ -188,13 +204,7 @@ spec:
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ add .Values.shutdownTimeout 20 }}
   securityContext:
-    runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
-    fsGroup: 65532
-    fsGroupChangePolicy: OnRootMismatch
-    seccompProfile:
-      type: RuntimeDefault
+    {{- toYaml .Values.podSecurityContext | nindent 4 }}
   {{- with .Values.imagePullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
@@ -224,17 +234,8 @@ spec:
   containers:
     - {{ include "tagfit.container" . | nindent 6 | trim }}
   {{- end }}
-  {{- with .Values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
+  {{- with include "tagfit.placement" . | trim }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- if .Values.topologySpreadConstraints }}
   topologySpreadConstraints:
