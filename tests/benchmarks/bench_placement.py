@@ -16,7 +16,7 @@ from time import process_time
 
 from tagfit.catalog.library import load
 from tagfit.facts import Architecture, Device, Hardware, Runtime, Weights
-from tagfit.sizing import compute, device_weights, fit, kv_cache
+from tagfit.sizing import compute, device_weights, fit, kv_cache, outline, traced
 from tagfit.sizing.graph.forward import kinds
 from tagfit.sizing.mixtures import weights
 from tagfit.sizing.placement import max_context_length, place
@@ -32,8 +32,8 @@ MEMORY = {
 }
 """Shares of the model's bytes that each GPU can hold, beside 2 GiB."""
 CACHES = (
-    compute._outline,
-    compute._replay,
+    outline.outline,
+    traced.traced,
     compute.compute,
     compute.rough,
     device_weights.device_weights,

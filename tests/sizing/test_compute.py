@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagfit.facts import Runtime
-from tagfit.sizing.compute import Layout, Segment, compute
+from tagfit.sizing.compute import compute
 from tagfit.sizing.device_weights import DeviceWeights, device_weights
 from tagfit.sizing.fit import split
 from tagfit.sizing.mixtures import weights
+from tagfit.sizing.outline import Layout, Segment
 from tests.oracle.specimens import SPECIMENS
 from tests.reference_models import REFERENCE_MODELS
 from tests.sizing.memory_rows import Row, rows

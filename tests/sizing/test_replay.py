@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tagfit.facts import Runtime
-from tagfit.sizing.compute import Compute, Layout, Segment, _replay, compute
+from tagfit.sizing.compute import Compute, compute
 from tagfit.sizing.device_weights import device_weights
 from tagfit.sizing.mixtures import weights
+from tagfit.sizing.outline import Layout, Segment
+from tagfit.sizing.traced import traced
 from tests.oracle.specimens import SPECIMENS
 
 LONGEST = 512
@@ -48,7 +50,7 @@ def nothing_is_known() -> Iterator[None]:
 
 def forget() -> None:
     compute.cache_clear()
-    _replay.cache_clear()
+    traced.cache_clear()
 
 
 @pytest.mark.parametrize("flash_attention", [True, False])

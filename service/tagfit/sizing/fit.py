@@ -17,8 +17,9 @@ import msgspec
 
 from tagfit.facts import Architecture, Runtime, Weights
 from tagfit.sizing import kv_cache
-from tagfit.sizing.compute import Compute, Segment, compute, rough
+from tagfit.sizing.compute import Compute, compute, rough
 from tagfit.sizing.device_weights import DeviceWeights, Part, device_weights
+from tagfit.sizing.outline import Segment
 
 
 class Share(NamedTuple):

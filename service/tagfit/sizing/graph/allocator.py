@@ -2,7 +2,8 @@
 
 Source: llama.cpp b11434 ``ggml/src/ggml-alloc.c``. Which tensor takes the memory of which
 other one depends on the graph alone: it is found once, step by step (a step is a block, or what
-comes before or after them). The steps can then be run for any number of cells and of blocks.
+comes before or after them). A step names nothing of the graph that it was found in, so it
+stands for the same step of any other.
 """
 
 from __future__ import annotations
@@ -11,10 +12,7 @@ from array import array
 from typing import NamedTuple
 
 from tagfit.sizing.graph.scheduler import Order
-from tagfit.sizing.graph.tensors import CELLS, INPLACE, Tensor, cuda_padding
-
-HOST_ALIGNMENT = 32
-GPU_ALIGNMENT = 128
+from tagfit.sizing.graph.tensors import CELLS, INPLACE, OUTSIDE, Tensor, cuda_padding
 
 ALLOCATE, FREE, SHRINK = range(3)
 
@@ -28,27 +26,28 @@ class Size(NamedTuple):
     """Which of the step's copied weights."""
 
 
+Lasting = tuple[int, ...]
+"""The name of a slot that is kept for long: which input it holds, or on which backend a copy."""
+
+
 class Step(NamedTuple):
-    """The events of one step."""
+    """The events of one step; its slots count from those that the step before passed on."""
 
-    events: array[int]
-    """Five numbers each: the action (allocate a slot, free it, or free the part of it that a
-    successor leaves over), slot, backend, and which of the trace's sizes it has and keeps."""
-    weights: list[tuple[str, int]]
-    """Those that it copies to another device, and how many steps later they are needed."""
-    passed_on: list[int]
-    """Slots taken of late that are still in use after it."""
-
-
-class Trace(NamedTuple):
-    """All steps of one graph."""
-
-    steps: tuple[Step, ...]
+    events: bytes
+    """Five C shorts each: the action (allocate a slot, free it, or free the part of it that a
+    successor leaves over), slot, backend, and which of the sizes it has and keeps."""
     sizes: tuple[Size, ...]
-    alignments: tuple[int, ...]
+    weights: tuple[tuple[str, int], ...]
+    """Those that it copies to another device, and how many steps later they are needed."""
+    lasting: tuple[Lasting, ...]
+    """What it uses of earlier steps, as slots -1, -2 and so on."""
+    passed_on: tuple[int, ...]
+    """Slots taken of late that are still in use after it."""
+    kept: tuple[tuple[int, Lasting], ...]
+    """Other slots of it that are, and their names from here on."""
 
 
-def trace(order: Order, backends: int, *, padded: bool, reach: int) -> Trace:
+def trace(order: Order, backends: int, *, padded: bool, reach: int) -> tuple[Step, ...]:
     """The steps that ggml takes for a graph; ``padded`` for GPUs of CUDA and ROCm.
 
     ``reach`` is the number of steps for which a slot may be kept that each block takes anew.
@@ -63,6 +62,22 @@ def _linear(size: int) -> Size:
     return Size(fixed - CELLS, per_cell + 1) if fixed > CELLS // 2 else Size(fixed, per_cell)
 
 
+class _Slot:
+    """Memory that a tensor has taken."""
+
+    __slots__ = ("backend", "number", "size", "step", "taken", "tensor")
+
+    def __init__(self, tensor: Tensor, backend: int, size: Size, step: int, number: int) -> None:
+        self.tensor = tensor
+        self.backend = backend
+        self.size = size
+        self.number = number
+        self.step = step
+        """The step in which it has this number."""
+        self.taken = step
+        """The step in which it was taken last."""
+
+
 class _Tracer:
     def __init__(self, order: Order, backends: int, *, padded: bool, reach: int) -> None:
         self._reach = reach
@@ -71,62 +86,103 @@ class _Tracer:
         self._padded = padded
         self._children = [0] * order.tensors
         self._views = [0] * order.tensors
-        self._slots: dict[int, int] = {}
-        """Tensor to the slot that it holds."""
-        self._sizes: list[tuple[int, Size]] = []
-        """Backend and size of each slot."""
-        self._known: dict[Size, int] = {}
-        self._step = Step(array("i"), [], [])
-        self._steps = [self._step]
-        self._taken: dict[int, int] = {}
-        """Slot to the step in which it was taken last."""
+        self._slots: dict[int, _Slot] = {}
+        """By tensor."""
+        self._inputs: dict[int, int] = {}
+        """Tensor to its place among the inputs."""
+        self._steps: list[Step] = []
+        self._begin([])
 
-    def run(self) -> Trace:
+    def run(self) -> tuple[Step, ...]:
         for leaf in self._order.leafs:
             self._allocate(leaf, leaf.backend)
         for node in self._order.nodes:
             self._count(node)
         for node in self._order.nodes:
-            while node.step >= len(self._steps):
-                self._next_step()
+            while node.step > len(self._steps):
+                self._end()
             self._allocate(node, node.backend)
             for source in node.sources:
                 self._release(source)
         while len(self._steps) < self._order.steps:
-            self._next_step()
-        gpu = GPU_ALIGNMENT if self._padded else HOST_ALIGNMENT
-        alignments = (*[gpu] * self._cpu, HOST_ALIGNMENT)
-        return Trace(tuple(self._steps), tuple(self._known), alignments)
+            self._end()
+        *steps, last = self._steps
+        return (*steps, last._replace(passed_on=(), kept=()))
 
-    def _next_step(self) -> None:
-        recent = len(self._steps) + 1 - self._reach
-        held = self._slots.values()
-        self._step.passed_on.extend(slot for slot in held if self._taken[slot] >= recent)
-        self._step = Step(array("i"), [], [])
-        self._steps.append(self._step)
+    def _begin(self, passed_on: list[_Slot]) -> None:
+        self._events = array("h")
+        self._sizes: dict[Size, int] = {}
+        self._weights: dict[tuple[str, int], int] = {}
+        self._lasting: list[Lasting] = []
+        for number, slot in enumerate(passed_on):
+            slot.number, slot.step = number, len(self._steps)
+        self._next = len(passed_on)
 
-    def _record(self, action: int, slot: int, backend: int, size: Size, kept: Size) -> None:
-        known = self._known
+    def _end(self) -> None:
+        step = len(self._steps)
+        recent = step + 1 - self._reach
+        passed_on, kept = [], []
+        for slot in self._slots.values():
+            if slot.taken >= recent and not self._lasts(slot.tensor):
+                passed_on.append(slot)
+            elif slot.step == step:
+                kept.append((slot.number, self._name(slot.tensor)))
+        self._steps.append(
+            Step(
+                self._events.tobytes(),
+                tuple(self._sizes),
+                tuple(self._weights),
+                tuple(self._lasting),
+                tuple(slot.number for slot in passed_on),
+                tuple(kept),
+            )
+        )
+        self._begin(passed_on)
+
+    def _lasts(self, tensor: Tensor) -> bool:
+        """Whether it is an input or a copy of one: how long ago it was taken depends on much."""
+        return tensor.index in self._inputs or (
+            tensor.original is not None and self._lasts(tensor.original)
+        )
+
+    def _name(self, tensor: Tensor) -> Lasting:
+        if tensor.index in self._inputs:
+            return (self._inputs[tensor.index],)
+        if tensor.original is not None:
+            return (*self._name(tensor.original), tensor.backend)
+        # of the first step, where all graphs of a model begin alike
+        return (-1, tensor.step, tensor.index)
+
+    def _number(self, slot: _Slot) -> int:
+        if slot.step != len(self._steps):
+            self._lasting.append(self._name(slot.tensor))
+            slot.number, slot.step = -len(self._lasting), len(self._steps)
+        return slot.number
+
+    def _record(self, action: int, slot: _Slot, size: Size, kept: Size) -> None:
+        known = self._sizes
         numbers = (known.setdefault(size, len(known)), known.setdefault(kept, len(known)))
-        self._step.events.extend((action, slot, backend, *numbers))
+        self._events.extend((action, self._number(slot), slot.backend, *numbers))
 
     def _count(self, node: Tensor) -> None:
         if node.base is not None and node.operation != "none":
             self._views[node.base.index] += 1
         if node.is_input:
-            self._allocate(node, node.backend)
+            self._allocate_input(node, node.backend)
         for source in node.sources:
             self._children[source.index] += 1
             if source.is_input:
-                self._allocate(source, node.backend)
+                self._allocate_input(source, node.backend)
+
+    def _allocate_input(self, tensor: Tensor, backend: int) -> None:
+        self._allocate(tensor, backend)
+        self._inputs.setdefault(tensor.index, len(self._inputs))
 
     def _size(self, tensor: Tensor, backend: int) -> Size:
         if tensor.weight:
             name, step = tensor.weight
-            copied = name, step - len(self._steps) + 1
-            if copied not in self._step.weights:
-                self._step.weights.append(copied)
-            return Size(0, 0, self._step.weights.index(copied))
+            later = 0 if step == OUTSIDE else step - len(self._steps)
+            return Size(0, 0, self._weights.setdefault((name, later), len(self._weights)))
         extra = cuda_padding(tensor) if self._padded and backend != self._cpu else 0
         return _linear(tensor.bytes + extra)
 
@@ -135,11 +191,11 @@ class _Tracer:
             return
         if tensor.operation in INPLACE and self._reuse(tensor):
             return
-        slot, size = len(self._sizes), self._size(tensor, backend)
-        self._sizes.append((backend, size))
+        size = self._size(tensor, backend)
+        slot = _Slot(tensor, backend, size, len(self._steps), self._next)
+        self._next += 1
         self._slots[tensor.index] = slot
-        self._taken[slot] = len(self._steps)
-        self._record(ALLOCATE, slot, backend, size, size)
+        self._record(ALLOCATE, slot, size, size)
 
     def _reuse(self, tensor: Tensor) -> bool:
         """Take over the memory of a source that nothing else needs."""
@@ -155,12 +211,11 @@ class _Tracer:
             ):
                 slot = self._slots.pop(source.index)
                 self._slots[tensor.index] = slot
-                self._taken[slot] = len(self._steps)
-                backend, before = self._sizes[slot]
-                after = self._size(tensor, backend)
-                if before != after:
-                    self._sizes[slot] = backend, after
-                    self._record(SHRINK, slot, backend, before, after)
+                self._number(slot)
+                before, slot.size = slot.size, self._size(tensor, slot.backend)
+                if before != slot.size:
+                    self._record(SHRINK, slot, before, slot.size)
+                slot.tensor, slot.taken = tensor, len(self._steps)
                 return True
         return False
 
@@ -180,7 +235,7 @@ class _Tracer:
         if tensor.is_output or tensor.index not in self._slots:
             return
         slot = self._slots.pop(tensor.index)
-        backend, size = self._sizes[slot]
+        size = slot.size
         if size.weight >= 0 and tensor.weight:
-            size = self._size(tensor, backend)  # counted from this step
-        self._record(FREE, slot, backend, size, size)
+            size = self._size(tensor, slot.backend)  # counted from this step
+        self._record(FREE, slot, size, size)

@@ -141,7 +141,7 @@ class Builder:
         home = home if device is None else device
         key = f"{name} {home}"
         if key not in self._shared:
-            self._shared[key] = self.graph.weight(name, shape, home)
+            self._shared[key] = self.graph.weight(name, shape, home, outside=True)
         return self._shared[key]
 
     def input(self, name: str, kind: str, *shape: int) -> Tensor:

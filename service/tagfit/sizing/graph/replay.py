@@ -6,13 +6,16 @@ has started before ends as it did, so of many like blocks only the first few are
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import NamedTuple
 
-from tagfit.sizing.graph.allocator import ALLOCATE, FREE, Trace
+from tagfit.sizing.graph.allocator import ALLOCATE, FREE, Lasting, Step
 
+HOST_ALIGNMENT = 32
+GPU_ALIGNMENT = 128
 ENDLESS = 1 << 62
 ALIGNED_CELLS = 128
 """What this many cells take is aligned for every buffer."""
@@ -22,7 +25,7 @@ KEPT_RUNS = 4
 Copies = tuple[int, ...]
 """Sizes of the weights that a step copies."""
 Course = tuple[tuple[int, Copies], ...]
-"""Steps of a trace in the order in which a model takes them, some of them many times."""
+"""Steps by number in the order in which a model takes them, some of them many times."""
 Needed = tuple[int, ...]
 """Bytes of each backend's buffer."""
 
@@ -37,19 +40,19 @@ class _Point(NamedTuple):
 
 
 class Replay:
-    """What courses through a trace need.
+    """What courses through steps need; ``steps`` may become more.
 
     Every size is linear in the cells, and every choice compares sums of sizes. So where two numbers
     of cells lead to the same choices, all numbers between do, and what they need lies on a line.
     """
 
-    def __init__(self, found: Trace) -> None:
-        self._trace = found
+    def __init__(self, steps: Sequence[Step], backends: int, *, padded: bool) -> None:
+        self._steps = steps
+        gpu = GPU_ALIGNMENT if padded else HOST_ALIGNMENT
+        self._alignments = (*[gpu] * (backends - 1), HOST_ALIGNMENT)
         self._courses: dict[Course, list[_Point]] = {}
         self._runs: dict[int, _Run] = {}
         self._lock = Lock()
-        self.copied = tuple(tuple(step.weights) for step in found.steps)
-        """The names of the weights that each step copies."""
 
     def needed(self, course: Course, cells: int) -> Needed:
         """Bytes of each backend's buffer."""
@@ -71,7 +74,7 @@ class Replay:
         if cells not in self._runs:
             while len(self._runs) >= KEPT_RUNS:
                 del self._runs[next(iter(self._runs))]
-            self._runs[cells] = _Run(self._trace, cells)
+            self._runs[cells] = _Run(self._steps, self._alignments, cells)
         return self._runs[cells]
 
 
@@ -94,8 +97,8 @@ class _State(NamedTuple):
     """Offset and size of the free blocks of each backend, the last of which is endless."""
     passed_on: tuple[int, ...]
     """Offsets of the slots that the step before has passed on."""
-    others: tuple[tuple[int, int], ...]
-    """Slots that live longer, and their offsets."""
+    lasting: tuple[tuple[Lasting, int], ...]
+    """Slots that are kept for long, and their offsets."""
 
 
 class _End(NamedTuple):
@@ -107,18 +110,17 @@ class _End(NamedTuple):
 
 
 class _Run:
-    """The steps of a trace for a cache of so many cells."""
+    """The steps for a cache of so many cells."""
 
-    def __init__(self, found: Trace, cells: int) -> None:
-        self._trace = found
+    def __init__(self, steps: Sequence[Step], alignments: tuple[int, ...], cells: int) -> None:
+        self._steps = steps
+        self._alignments = alignments
         self._cells = cells
-        self._bytes = [size.fixed + size.per_cell * cells for size in found.sizes]
         self._states: dict[_State, int] = {}
         self._known: list[_State] = []
         self._ends: dict[tuple[int, int, Copies], _End] = {}
         """By state, step and sizes of copied weights."""
-        backends = len(found.alignments)
-        self._start = self._number(_State((((0, ENDLESS),),) * backends, (), ()))
+        self._start = self._number(_State((((0, ENDLESS),),) * len(alignments), (), ()))
 
     def follow(self, course: Course) -> _Point:
         """What a course needs."""
@@ -143,34 +145,33 @@ class _Run:
             self._known.append(state)
         return self._states[state]
 
-    def _execute(self, start: int, step: int, copies: Copies) -> _End:
-        state, alignments, sizes = self._known[start], self._trace.alignments, self._trace.sizes
+    def _execute(self, start: int, number: int, copies: Copies) -> _End:
+        state, step, alignments = self._known[start], self._steps[number], self._alignments
+        sizes = [
+            copies[weight] if weight >= 0 else fixed + per_cell * self._cells
+            for fixed, per_cell, weight in step.sizes
+        ]
         buffers = [_Buffer(free) for free in state.free]
-        offsets = dict(state.others)
-        if step:
-            before = self._trace.steps[step - 1].passed_on
-            offsets.update(zip(before, state.passed_on, strict=True))
-
-        def bytes_of(size: int, alignment: int) -> int:
-            weight = sizes[size].weight
-            found = copies[weight] if weight >= 0 else self._bytes[size]
-            return -(-found // alignment) * alignment
-
-        numbers = iter(self._trace.steps[step].events)
+        offsets = dict(enumerate(state.passed_on))
+        lasting = dict(state.lasting)
+        offsets.update((-slot, lasting.pop(name)) for slot, name in enumerate(step.lasting, 1))
+        numbers = iter(array("h", step.events))
         for action, slot, backend, size, kept in zip(*[numbers] * 5, strict=True):
-            needed = bytes_of(size, alignments[backend])
+            alignment = alignments[backend]
+            needed = -(-sizes[size] // alignment) * alignment
             if action == ALLOCATE:
                 offsets[slot] = buffers[backend].allocate(needed)
             elif action == FREE:
-                buffers[backend].free(offsets.pop(slot), needed)
+                buffers[backend].free(offsets[slot], needed)
             else:
-                left = bytes_of(kept, alignments[backend])
+                left = -(-sizes[kept] // alignment) * alignment
                 if needed > left:
                     buffers[backend].free(offsets[slot] + left, needed - left)
+        lasting.update((name, offsets[slot]) for slot, name in step.kept)
         end = _State(
             tuple(tuple((at, size) for at, size in buffer.free_blocks) for buffer in buffers),
-            tuple(offsets.pop(slot) for slot in self._trace.steps[step].passed_on),
-            tuple(sorted(offsets.items())),
+            tuple(offsets[slot] for slot in step.passed_on),
+            tuple(sorted(lasting.items())),
         )
         return _End(
             self._number(end),

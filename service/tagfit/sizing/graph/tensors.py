@@ -33,6 +33,8 @@ INPLACE = frozenset(
 """Operations that may overwrite their first source (ggml-alloc.c:19)."""
 VIEWS = frozenset({"permute", "reshape", "transpose", "view"})
 """Operations that compute nothing (ggml-backend.cpp, ggml_is_view_op)."""
+OUTSIDE = -1
+"""The step of weights that belong to no block."""
 PADDED_ROW = 512
 """Elements: CUDA pads a quantized row to it (ggml-cuda.cu:903)."""
 
@@ -54,6 +56,7 @@ class Tensor:
         "kind",
         "needs_host",
         "operation",
+        "original",
         "shape",
         "sources",
         "step",
@@ -88,6 +91,8 @@ class Tensor:
         self.step = step
         self.weight: tuple[str, int] | None = None
         """Name and step of a weight, or of the one that this is a copy of."""
+        self.original: Tensor | None = None
+        """What this is a copy of."""
         self.is_expanded = self.is_input = self.is_output = self.needs_host = False
 
     @property
@@ -170,10 +175,10 @@ class Graph:
         tensor.is_input = True
         return tensor
 
-    def weight(self, name: str, shape: Shape, device: int) -> Tensor:
+    def weight(self, name: str, shape: Shape, device: int, *, outside: bool = False) -> Tensor:
         """A weight, as if it were not quantized: nothing depends on its type but its size."""
         tensor = self.tensor("none", "F32", shape)
-        tensor.device, tensor.weight = device, (name, self.step)
+        tensor.device, tensor.weight = device, (name, OUTSIDE if outside else self.step)
         return tensor
 
     def cache(self, kind: str, shape: Shape, device: int) -> Tensor:
@@ -187,7 +192,7 @@ class Graph:
         copied = self.tensor(
             "none", tensor.kind, tensor.shape, strides=tensor.strides, size=tensor.bytes
         )
-        copied.weight = tensor.weight
+        copied.weight, copied.original = tensor.weight, tensor
         return copied
 
     def mul_mat(self, weight: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,194 @@
+"""The few blocks of a layout that stand for all, and what decides on the graph around each.
+
+Buffers stop growing once each kind of block has followed each other kind, so the graph is built
+over a few blocks. What llama.cpp does in one of them (its step) depends on little: the blocks next
+to it, which inputs were copied to its device before, and which are still to come.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from typing import NamedTuple
+
+from tagfit.facts import Architecture
+from tagfit.sizing import kv_cache
+from tagfit.sizing.device_weights import ELSEWHERE, Part
+from tagfit.sizing.graph.forward import kinds
+from tagfit.sizing.tensors import tensor_groups
+
+
+class Segment(NamedTuple):
+    """Consecutive blocks of one device."""
+
+    device: int
+    """Index of the GPU; the number of GPUs stands for the host."""
+    start: int
+    stop: int
+    part: Part | None = None
+    """What of each block is there, if not all of it."""
+    elsewhere: int = 0
+    """Where the rest is."""
+    cache_device: int = 0
+    """Where the cache lies that the blocks' attention reads; set in a plan."""
+
+
+Layout = tuple[Segment, ...]
+Place = tuple[object, ...]
+"""What decides on a step."""
+PARTS = (None, *ELSEWHERE)
+FIRST, BLOCK, LAST = range(3)
+
+
+class Outline(NamedTuple):
+    """A layout's blocks and the few that stand for all."""
+
+    plan: Layout
+    """Segments of one block, each named by the first block that is like it."""
+    blocks: tuple[int, ...]
+    stand_ins: tuple[int, ...]
+    """For each block the one of the plan that is like it, among others of the same kinds."""
+    places: tuple[Place, ...]
+    """Of the steps before the plan's first block, of each of its blocks, and after them."""
+
+
+@lru_cache(maxsize=2048)
+def outline(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Outline:
+    """Blocks that stand for all: each kind's first and last, and each kind after each other.
+
+    ``whole``: in a pipeline, what every block copies between devices stays.
+    """
+    plan, blocks = _plan(arch, layout)
+    if whole or (len(layout) > 1 and arch.embedding_length_per_layer_input):
+        # each block's own input is copied to its device
+        places = tuple((plan, place) for place in range(-1, len(plan) + 1))
+        return Outline(plan, blocks, tuple(range(len(plan))), places)
+    around = _surroundings(arch, plan, gpus)
+    chosen: list[int] = []
+    latest: dict[tuple[int, ...], int] = {}
+    known: dict[tuple[int, ...], int] = {}
+    for place, (window, *_) in enumerate(around):
+        if window not in known:
+            # continue from where the blocks around the last chosen one were seen last
+            end = latest[around[chosen[-1]].window[1:]] if chosen else -1
+            for new in range(end + 1, place + 1):
+                known.setdefault(around[new].window, len(chosen))
+                chosen.append(new)
+        latest[window[1:]] = place
+    users = dict.fromkeys(_user(arch, segment, gpus) for segment in plan)
+    return Outline(
+        tuple(plan[place] for place in chosen),
+        blocks,
+        tuple(known[window] for window, *_ in around),
+        (
+            (FIRST, *around[0].flat, *users),
+            *((BLOCK, *around[place].flat) for place in chosen),
+            (LAST, *around[-1].flat, *users),
+        ),
+    )
+
+
+def reach(arch: Architecture) -> int:
+    """How many blocks later what a block leaves may still be needed.
+
+    A recurrent block begins with its state, before the block ahead of it is finished.
+    """
+    return 2 if arch.architecture in kv_cache.HYBRIDS else 1
+
+
+def _plan(arch: Architecture, layout: Layout) -> tuple[Layout, tuple[int, ...]]:
+    alike, loaded = kinds(arch), kv_cache.trunk_blocks(arch)
+    plan, blocks = [], []
+    for segment in layout:
+        made: dict[tuple[int, int], Segment] = {}
+        for block in range(segment.start, min(segment.stop, loaded)):
+            first, cache = alike[block], _cache_device(arch, layout, segment, block)
+            if (first, cache) not in made:
+                single = segment._replace(start=first, stop=first + 1, cache_device=cache)
+                made[first, cache] = single
+            plan.append(made[first, cache])
+            blocks.append(block)
+    return tuple(plan), tuple(blocks)
+
+
+def _cache_device(arch: Architecture, layout: Layout, segment: Segment, block: int) -> int:
+    owner = kv_cache.cache_owner(arch, block)
+    if owner == block:
+        return segment.device
+    return next((s.device for s in layout if s.start <= owner < s.stop), 0)
+
+
+class _Surroundings(NamedTuple):
+    """What decides on a block's step; sets are of kinds of blocks on a device, as bits."""
+
+    window: tuple[int, ...]
+    """The block and those next to it: the segment, and whether a first or one of the last two."""
+    before: int
+    after: int
+    ahead: int
+    """Those after it up to where weights come from another device, with a bit for the end by the
+    part that is there: inputs that they are the first to need are copied with the block's own."""
+
+    @property
+    def flat(self) -> tuple[int, ...]:
+        """All of it."""
+        return (*self.window, *self[1:])
+
+
+def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surroundings]:
+    users = [_user(arch, segment, gpus) for segment in plan]
+    left = Counter(users)
+    before = 0
+    row: list[int] = []
+    earlier: list[int] = []
+    for segment, user in zip(plan, users, strict=True):
+        left[user] -= 1
+        row.append(6 * _name(segment, gpus) + 2 * min(left[user], 2) + bool(before & user))
+        earlier.append(before)
+        before |= user
+    beyond = [-1] * reach(arch)
+    padded = [*beyond, *row, *beyond]
+    found = []
+    last = len(plan) - 1
+    after, ahead = 0, 1
+    for place in range(last, -1, -1):
+        window = tuple(padded[place : place + 2 * len(beyond) + 1])
+        found.append(_Surroundings(window, earlier[place], after, ahead))
+        after |= users[place]
+        part = PARTS.index(plan[place].part)
+        if _crosses(arch, plan[place], gpus):
+            ahead = users[place] | (1 << part if place == last else 0)
+        else:
+            ahead |= users[place]
+    return found[::-1]
+
+
+def _user(arch: Architecture, segment: Segment, gpus: int) -> int:
+    """The bit of a kind of block on a device: which inputs it needs there."""
+    kind = _kind_numbers(arch)[segment.start]
+    number = (kind * (gpus + 1) + segment.device) * (gpus + 1) + segment.cache_device
+    return 1 << (len(PARTS) + number)
+
+
+@lru_cache(maxsize=1024)
+def _kind_numbers(arch: Architecture) -> dict[int, int]:
+    return {block: number for number, block in enumerate(dict.fromkeys(kinds(arch)))}
+
+
+def _name(segment: Segment, gpus: int) -> int:
+    """A number for a segment of one block."""
+    number = segment.start * len(PARTS) + PARTS.index(segment.part)
+    for device in (segment.device, segment.elsewhere, segment.cache_device):
+        number = number * (gpus + 1) + device
+    return number
+
+
+@lru_cache(maxsize=4096)
+def _crosses(arch: Architecture, segment: Segment, gpus: int) -> bool:
+    """Whether a block computes with weights that lie elsewhere, or is on the host."""
+    if segment.part is None:
+        return segment.device == gpus
+    pattern = ELSEWHERE[segment.part]
+    return any(
+        segment.start in group.blocks and pattern.match(group.name) for group in tensor_groups(arch)
+    )

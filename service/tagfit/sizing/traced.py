@@ -1,0 +1,132 @@
+"""The steps of a model's graphs, traced once for all layouts that share them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from threading import RLock
+from typing import cast
+
+from tagfit.facts import Architecture, CacheType
+from tagfit.sizing.device_weights import ELSEWHERE, INPUTS, DeviceWeights, is_with_first_block
+from tagfit.sizing.flash_attention import runs_on_cuda
+from tagfit.sizing.graph.allocator import Step, trace
+from tagfit.sizing.graph.blocks import Batch, Weight
+from tagfit.sizing.graph.blocks import Step as Block
+from tagfit.sizing.graph.forward import forward
+from tagfit.sizing.graph.replay import Copies, Needed, Replay
+from tagfit.sizing.graph.scheduler import schedule
+from tagfit.sizing.outline import Layout, Outline, Place, Segment, reach
+from tagfit.sizing.tensors import tensor_groups
+
+
+class Traced:
+    """What is known of one model's graphs for one batch and so many devices."""
+
+    def __init__(
+        self,
+        arch: Architecture,
+        shape: Batch,
+        gpus: int,
+        output_device: int,
+        *,
+        pipeline: bool,
+        padded: bool,
+    ) -> None:
+        self._arch = arch
+        self._shape = shape
+        self._gpus = gpus
+        self._output_device = output_device
+        self._pipeline = pipeline
+        self._padded = padded
+        self._numbers: dict[Place, int] = {}
+        self._same: dict[Step, int] = {}
+        self._steps: list[Step] = []
+        self._replay = Replay(self._steps, gpus + 1, padded=padded)
+        self._lock = RLock()
+
+    def needed(self, outline: Outline, weights: DeviceWeights, cells: int) -> Needed:
+        """Bytes of each GPU's buffer and of the host's."""
+        with self._lock:
+            return self._replay.needed(tuple(self._course(outline, weights)), cells)
+
+    def _course(self, outline: Outline, weights: DeviceWeights) -> Iterator[tuple[int, Copies]]:
+        """The layout's steps, each with the sizes of the weights that it copies."""
+        numbers = self._numbers
+        if not all(place in numbers for place in outline.places):
+            for place, step in zip(outline.places, self._trace(outline.plan), strict=True):
+                numbers.setdefault(place, self._number(step))
+        first, *chosen, last = (numbers[place] for place in outline.places)
+        outside, blocks = weights.outside_copies, outline.blocks
+        of_blocks = (chosen[place] for place in outline.stand_ins)
+        for position, number in enumerate((first, *of_blocks, last), -1):
+            names = self._steps[number].weights
+            yield (
+                number,
+                tuple(
+                    outside[name]
+                    if name in outside
+                    else weights.block_copies[blocks[position + later]][name]
+                    for name, later in names
+                )
+                if names
+                else (),
+            )
+
+    def _number(self, step: Step) -> int:
+        number = self._same.setdefault(step, len(self._steps))
+        if number == len(self._steps):
+            self._steps.append(step)
+        return number
+
+    def _trace(self, plan: Layout) -> tuple[Step, ...]:
+        arch, gpus = self._arch, self._gpus
+        blocks = tuple(_block(arch, segment) for segment in plan)
+        outside = _outside(arch, plan[0].device, self._output_device, gpus)
+        graph = forward(arch, self._shape, blocks, outside)
+        cache_type = cast("CacheType", self._shape.cache_kind.lower())
+        on_host = self._padded and gpus > 0 and not runs_on_cuda(arch, cache_type)
+        order = schedule(graph, gpus + 1, pipeline=self._pipeline, attention_on_host=on_host)
+        return trace(order, gpus + 1, padded=self._padded, reach=reach(arch))
+
+
+@lru_cache(maxsize=512)
+def traced(
+    arch: Architecture,
+    shape: Batch,
+    gpus: int,
+    output_device: int,
+    *,
+    pipeline: bool,
+    padded: bool,
+) -> Traced:
+    """What is known of a model's graphs; it grows with each layout that is asked for."""
+    return Traced(arch, shape, gpus, output_device, pipeline=pipeline, padded=padded)
+
+
+def _block(arch: Architecture, segment: Segment) -> Block:
+    """One block with its tensors."""
+    pattern = ELSEWHERE[segment.part] if segment.part else None
+    tensors = []
+    for group in tensor_groups(arch):
+        if segment.start in group.blocks:
+            moved = pattern is not None and pattern.match(group.name)
+            device = segment.elsewhere if moved else segment.device
+            tensors.append(Weight(group.name, group.shape, device))
+    return Block(segment.start, segment.device, tuple(tensors), segment.cache_device)
+
+
+def _outside(
+    arch: Architecture, first_device: int, output_device: int, host: int
+) -> tuple[Weight, ...]:
+    """Tensors outside of blocks; a tied token embedding is the output matrix too."""
+    found = []
+    for group in tensor_groups(arch):
+        if not group.blocks:
+            device = host if INPUTS.match(group.name) else output_device
+            if is_with_first_block(arch, group.name):
+                device = first_device
+            found.append(Weight(group.name, group.shape, device))
+            if group.name == "token_embd.weight" and not arch.has_output:
+                found.append(Weight("output.weight", group.shape, output_device))
+    return tuple(found)

@@ -1,0 +1,72 @@
+"""Steps that were traced for one layout, and what every other layout makes of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tagfit.facts import Architecture, Runtime
+from tagfit.sizing import compute as sizing_compute
+from tagfit.sizing.compute import Compute, compute
+from tagfit.sizing.device_weights import Part, device_weights
+from tagfit.sizing.mixtures import weights
+from tagfit.sizing.outline import Layout, Outline, Segment, outline
+from tagfit.sizing.traced import traced
+from tests.oracle.specimens import SPECIMENS
+
+LAYOUTS = 12
+
+
+def layouts(arch: Architecture, source: random.Random, gpus: int) -> Iterator[Layout]:
+    """Splits over the host and the GPUs, of experts some with parts elsewhere."""
+    blocks = arch.block_count - arch.nextn_predict_layers
+    for _ in range(LAYOUTS):
+        ends = sorted(source.choices(range(blocks + 1), k=gpus))
+        segments = [Segment(gpus, 0, ends[0])]
+        for gpu, (start, stop) in enumerate(zip(ends, [*ends[1:], blocks], strict=True)):
+            partial = source.randint(start, stop) if arch.expert_count else stop
+            segments.append(Segment(gpu, start, partial))
+            part: Part = source.choice(("moe", "up", "gate", "attn"))
+            elsewhere = source.choice((gpus, min(gpu + 1, gpus)))
+            one = min(partial + 1, stop)
+            segments.append(Segment(gpu, partial, one, part, elsewhere))
+            segments.append(Segment(gpu, one, stop, "moe", gpus))
+        yield tuple(segment for segment in segments if segment.start < segment.stop)
+
+
+def buffers(arch: Architecture, layout: Layout, gpus: int) -> Compute:
+    table = device_weights(arch, weights(arch, "F16"), padded=True)
+    runtime = Runtime(context_length=4096)
+    return compute(table, runtime, layout, gpus=gpus, output_device=gpus - 1)
+
+
+def forget() -> None:
+    compute.cache_clear()
+    traced.cache_clear()
+
+
+def every_block(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Outline:
+    """No block stands for another, whether or not one may."""
+    del whole
+    return outline(arch, layout, gpus, whole=True)
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize("model", sorted(SPECIMENS))
+def test_a_layout_that_follows_others_needs_what_it_needs_alone(
+    model: str, gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arch = SPECIMENS[model]
+    some = list(layouts(arch, random.Random(f"{model} {gpus}"), gpus))
+    forget()
+    found = [buffers(arch, layout, gpus) for layout in some]
+    monkeypatch.setattr(sizing_compute, "outline", every_block)
+    alone = []
+    for layout in some:
+        forget()
+        alone.append(buffers(arch, layout, gpus))
+    forget()
+
+    assert found == alone
