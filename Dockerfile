@@ -25,6 +25,13 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv build --quiet --wheel --out-dir /dist \
     && uv pip install --python /opt/tagfit/bin/python --no-deps /dist/*.whl
 
+# What is installed, for whoever audits the image; the base's own packages are in its dpkg database.
+ARG CYCLONEDX_VERSION=7.5.0
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv tool run --quiet --from "cyclonedx-bom==${CYCLONEDX_VERSION}" cyclonedx-py environment \
+    --pyproject pyproject.toml --output-reproducible --output-file /opt/tagfit/sbom.cdx.json \
+    /opt/tagfit/bin/python
+
 # The label below must not lie.
 ARG VERSION=0.1.0
 RUN test "$(/opt/tagfit/bin/tagfit --version)" = "tagfit ${VERSION}"

@@ -77,13 +77,14 @@ def build(folder: Path) -> Path:
     (rules / "cuda_rules.inc").write_text(cuda_rules(source))
     includes = ("include", "common", "src", "ggml/include", "ggml/src")
     libraries = ("common/libllama-common", "common/libllama-common-base", "src/libllama")
+    vendor = "vendor/cpp-httplib/libcpp-httplib"
     ggml = ("ggml/src/libggml", "ggml/src/libggml-cpu", "ggml/src/libggml-base")
     command = [
         *("c++", "-std=c++17", "-O1", "-w", f"-I{rules}"),
         *(f"-I{source / include}" for include in includes),
         *(str(path) for path in sorted(SOURCES.glob("*.cpp"))),
         "-Wl,--start-group",
-        *(f"{tree / name}.a" for name in (*libraries, *ggml)),
+        *(f"{tree / name}.a" for name in (*libraries, vendor, *ggml)),
         *("-Wl,--end-group", "-lpthread", "-ldl", "-lm", "-o", str(binary)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)

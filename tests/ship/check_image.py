@@ -74,6 +74,24 @@ def test_it_says_what_it_is(engine: Docker, image: str, base: str) -> None:
     assert "NVIDIA_DRIVER_CAPABILITIES=utility" in config["Env"]
 
 
+INSTALLED = """
+import json
+from importlib.metadata import distributions
+print(json.dumps([(found.name, found.version) for found in distributions()]))
+"""
+
+
+def test_its_bill_of_materials_lists_what_is_installed(engine: Docker, image: str) -> None:
+    run = ("run", "--rm", "--network=none")
+    installed = json.loads(engine(*run, "--entrypoint=python", image, "-c", INSTALLED))
+    bill = json.loads(engine(*run, "--entrypoint=cat", image, "/opt/tagfit/sbom.cdx.json"))
+    listed = [bill["metadata"]["component"], *bill["components"]]
+
+    assert bill["bomFormat"] == "CycloneDX"
+    assert {(one["name"], one["version"]) for one in listed} == {tuple(one) for one in installed}
+    assert all(one["purl"].startswith("pkg:pypi/") for one in bill["components"])
+
+
 def test_it_is_small_and_has_no_compiler(engine: Docker, image: str, base: str) -> None:
     above = engine.inspect(image)["Size"] - engine.inspect(base)["Size"]
     search = "import shutil; print([n for n in ('cc', 'gcc', 'g++', 'uv') if shutil.which(n)])"

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from tests.ship.engine import base_image, docker
 from tests.ship.programs import CHART, HELM_VERSIONS, ROOT, helm
 
 DIST = ROOT / "dist"
-CYCLONEDX_VERSION = "7.5.0"
+DOCKERFILE = ROOT / "Dockerfile"
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 CLIENT = ROOT / "openapi" / "typescript"
 TIMEOUT_SECONDS = 600
@@ -96,12 +97,13 @@ def typescript_client(dist: Path) -> list[Path]:
 def bill_of_materials(dist: Path) -> list[Path]:
     """CycloneDX, from an environment that holds exactly the locked requirements."""
     bill = dist / f"tagfit-{VERSION}-sbom.cdx.json"
+    (version,) = re.findall(r"^ARG CYCLONEDX_VERSION=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "bin" / "python"
         _run([uv(), "venv", "--quiet", "--python", sys.executable, folder])
         locked = ["--require-hashes", f"--requirement={ROOT}/service/requirements.txt"]
         _run([uv(), "pip", "install", "--quiet", f"--python={python}", *locked])
-        tool = ["tool", "run", "--quiet", "--from", f"cyclonedx-bom=={CYCLONEDX_VERSION}"]
+        tool = ["tool", "run", "--quiet", "--from", f"cyclonedx-bom=={version}"]
         options = ["--output-reproducible", "--output-format=JSON", f"--output-file={bill}"]
         described = ["environment", f"--pyproject={ROOT}/pyproject.toml", *options, str(python)]
         _run([uv(), *tool, "cyclonedx-py", *described])
