@@ -6,6 +6,7 @@ Read from Ollama v0.33.3: ``llm/llama_server.go`` (arguments of llama-server, Me
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import floor
 
 from tagfit.advice.answers import SettingsAnswer
@@ -29,10 +30,8 @@ def uncounted_cache_bytes(
     llama-server logs two caches for a model with sliding windows, that of the full-attention
     blocks first, and Ollama keeps the last line of a device (llm/llama_server.go:2729).
     """
-    trunk = range(kv_cache.trunk_blocks(arch))
-    attending = [block for block in trunk if kv_cache.has_cache(arch, block)]
-    full = [block for block in attending if not kv_cache.slides(arch, block)]
-    if len(full) == len(attending):
+    full = _full_beside_sliding(arch)
+    if not full:
         return (0,) * len(placement.devices)
     *gpus, _ = placement.devices
     padded = any(gpu.backend in rules.CUDA_BACKENDS for gpu in hardware.gpus)
@@ -44,6 +43,15 @@ def uncounted_cache_bytes(
         found.append(sum(on_gpu[block] for block in full if start <= block < start + gpu.layers))
         start += gpu.layers
     return (*found, sum(on_host[block] for block in full if block < first))
+
+
+@lru_cache(maxsize=1024)
+def _full_beside_sliding(arch: Architecture) -> tuple[int, ...]:
+    """Blocks with a full-attention cache where others have a sliding window; else none."""
+    trunk = range(kv_cache.trunk_blocks(arch))
+    attending = [block for block in trunk if kv_cache.has_cache(arch, block)]
+    full = tuple(block for block in attending if not kv_cache.slides(arch, block))
+    return full if len(full) < len(attending) else ()
 
 
 def processor(

@@ -105,6 +105,8 @@ class Machine(msgspec.Struct, frozen=True, dict=True):
 
     def has(self, tag: Tag) -> bool:
         """Whether Ollama has the tag, under any of its names."""
+        if not self.installed:
+            return False
         return not self._names.isdisjoint(name.lower() for name in (tag.name, *tag.aliases))
 
     @cached_property

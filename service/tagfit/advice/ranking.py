@@ -21,6 +21,7 @@ from tagfit.advice.jobs import Job
 from tagfit.catalog.library import Tag
 from tagfit.facts import Hardware, Placement, Runtime
 from tagfit.problems import InvalidRequest
+from tagfit.sizing.placement import most_on_gpus
 from tagfit.sizing.runtime import default_contexts
 from tagfit.speed.bounds import best_case
 from tagfit.speed.roofline import job_times, speed
@@ -131,7 +132,8 @@ class Search:
         self._limits = limits
         self._installed = installed
         self._loads = _loads(load, hardware)
-        self._best = best_case(hardware)
+        forced = load.offloaded_layers is not None
+        self._best = best_case(hardware, most_on_gpus(hardware, forced=forced))
         self._free = free_bytes(hardware)
         self._discrete = bool(hardware.gpus) and not hardware.unified_memory
         self._queue: list[_Queued] = []
@@ -311,16 +313,17 @@ class Search:
             return DOES_NOT_FIT, 0.0
         if self._limits.require_full_gpu and size > best.gpu_bytes:
             return "not wholly on the GPU", 0.0
-        floor = self._limits.min_generation_tokens_per_second
-        if floor and best.seconds(needs, 0, 1) * floor > 1:
-            return "too slow", 0.0
         job = self._job
+        prompt_seconds, token_seconds = best.times(needs, job.prompt_tokens)
+        floor = self._limits.min_generation_tokens_per_second
+        if floor and token_seconds * floor > 1:
+            return "too slow", 0.0
         share = max(
-            mode.ability_share
-            * job.pace(
-                best.seconds(needs, job.prompt_tokens, job.answer_tokens * mode.answer_share)
-            )
-            for mode in candidate.modes
+            [
+                mode.ability_share
+                * job.pace(prompt_seconds + job.answer_tokens * mode.answer_share * token_seconds)
+                for mode in candidate.modes
+            ]
         )
         if self._discrete and size > best.gpu_bytes:
             share *= SPILL

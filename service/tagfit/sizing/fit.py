@@ -113,34 +113,56 @@ def measure(model: Load, shares: Shares) -> tuple[Used, ...]:
 
 def resident(model: Load, shares: Shares) -> tuple[Used, ...]:
     """Weights and caches on each GPU, then on the host."""
-    gpu, host = model.weights.gpu, model.weights.host
+    host = model.weights.host
     blocks = model.arch.block_count
-    start = max(blocks + 1 - sum(share.layers for share in shares), 0)
+    start = max(blocks + 1 - sum([share.layers for share in shares]), 0)
     host_blocks = min(start, blocks)
     on_host = host.inputs + host.blocks(0, host_blocks) + host.rotation(0, host_blocks)
     found: list[Used] = []
     arriving = 0
     first = start
     for share in shares:
-        stop = first + share.layers
-        here, end = min(first, blocks), min(stop, blocks)
-        size = gpu.blocks(here, end) + arriving + gpu.rotation(here, end)
-        size += gpu.output if first <= blocks < stop else 0
+        found.append(_on_gpu(model, first, share, arriving))
         arriving = 0
-        partial = first + share.full
+        stop, partial = first + share.layers, first + share.full
         if share.partial and partial < blocks:
-            size -= gpu.elsewhere(share.part, partial, partial + 1)
-            size -= gpu.elsewhere("moe", partial + 1, end)
-            on_host += host.elsewhere("moe", partial + 1, end)
+            on_host += host.elsewhere("moe", partial + 1, min(stop, blocks))
             if share.overflow_to_next:
-                arriving = gpu.elsewhere(share.part, partial, partial + 1)
+                arriving = model.weights.gpu.elsewhere(share.part, partial, partial + 1)
             else:
                 on_host += host.elsewhere(share.part, partial, partial + 1)
-        found.append(Used(size, model.gpu_cache[end] - model.gpu_cache[here]))
         first = stop
     on_host += host.output if start > blocks else 0
     on_host += 0 if shares else host.repacked_output
     return (*found, Used(on_host, model.host_cache[host_blocks]))
+
+
+def _on_gpu(model: Load, first: int, share: Share, arriving: int = 0) -> Used:
+    """Weights and caches of a GPU's layers from ``first`` on, and weights that arrive there."""
+    gpu, blocks = model.weights.gpu, model.arch.block_count
+    stop = first + share.layers
+    here, end = min(first, blocks), min(stop, blocks)
+    size = gpu.blocks(here, end) + arriving + gpu.rotation(here, end)
+    if first <= blocks < stop:
+        size += gpu.output
+    partial = first + share.full
+    if share.partial and partial < blocks:
+        size -= gpu.elsewhere(share.part, partial, partial + 1)
+        size -= gpu.elsewhere("moe", partial + 1, end)
+    return Used(size, model.gpu_cache[end] - model.gpu_cache[here])
+
+
+def _held(model: Load, shares: Shares, index: int) -> int:
+    """Bytes of weights and caches on one GPU."""
+    blocks = model.arch.block_count
+    first = max(blocks + 1 - sum([share.layers for share in shares]), 0)
+    first += sum([share.layers for share in shares[:index]])
+    arriving = 0
+    if index and (before := shares[index - 1]).overflow_to_next:
+        partial = first - before.partial
+        if partial < blocks:
+            arriving = model.weights.gpu.elsewhere(before.part, partial, partial + 1)
+    return _on_gpu(model, first, shares[index], arriving).total
 
 
 def _buffers(model: Load, shares: Shares) -> Compute:
@@ -211,7 +233,9 @@ class _Search:
         self._model = model
         self._targets = targets
         self._last = len(targets) - 1
-        self._buffers = list(rough(model.arch, model.runtime, len(targets)).gpus)
+        copied = 0 if model.exact else model.most_copied_bytes
+        first = rough(model.arch, model.runtime, len(targets), copied_bytes=copied)
+        self._buffers = list(first.gpus)
         """Compute buffers as measured last; at first about what they may be."""
 
     def used(self, shares: Shares) -> tuple[int, ...]:
@@ -224,22 +248,26 @@ class _Search:
         Weights and caches of a layout are cheap to know, its compute buffer is not and hardly
         changes from one to the next: so it is measured only near the answer.
         """
-        target = self._targets[index]
+        model, target = self._model, self._targets[index]
 
-        def known(n: int) -> int:
-            return resident(self._model, layout(n))[index].total
+        def held(n: int) -> int:
+            return _held(model, layout(n), index)
 
-        def most(low: int, high: int, rest: int) -> int:
-            return low + bisect_right(range(low + 1, high), rest, key=known)
+        def most(low: int, high: int) -> int:
+            rest = target - self._buffers[index]
+            return low + bisect_right(range(low + 1, high), rest, key=held)
 
-        low, high = 0, most(0, count + 1, target) + 1
-        n = count if high > count else most(0, high, target - self._buffers[index])
+        if not model.exact:
+            return most(0, count + 1)
+        low, high = 0, bisect_right(range(1, count + 1), target, key=held) + 1
+        n = count if high > count else most(0, high)
         while high - low > 1:
             n = min(max(n, low + 1), high - 1)
-            used = self.used(layout(n))[index]
+            shares = layout(n)
+            self._buffers[index] = _buffers(model, shares).gpus[index]
+            used = _held(model, shares, index) + self._buffers[index]
             low, high = (n, high) if used <= target else (low, n)
-            self._buffers[index] = used - known(n)
-            n = most(low, high, target - self._buffers[index])
+            n = most(low, high)
         return low
 
     def back_to_front(self) -> Shares:
@@ -296,11 +324,11 @@ class _Search:
         affected = (index, min(index + 1, self._last))
 
         def has_room(candidate: Shares) -> bool:
-            known = resident(self._model, candidate)
-            if any(known[i].total >= self._targets[i] for i in affected):
+            left = {i: self._targets[i] - _held(self._model, candidate, i) for i in affected}
+            if min(left.values()) <= 0:
                 return False
-            used = self.used(candidate)
-            return all(used[i] < self._targets[i] for i in affected)
+            buffers = _buffers(self._model, candidate).gpus
+            return all(buffers[i] < left[i] for i in affected)
 
         if has_room(up := with_part("up")):
             return (gate if has_room(gate := with_part("gate")) else up), next_start

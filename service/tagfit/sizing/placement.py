@@ -33,6 +33,14 @@ class _Budget(msgspec.Struct, frozen=True):
     projector_on_gpu: int
 
     @property
+    def others(self) -> tuple[int, ...]:
+        """What each GPU holds beside the model."""
+        return tuple(
+            context + (0 if index else self.projector_on_gpu)
+            for index, context in enumerate(self.context)
+        )
+
+    @property
     def usable(self) -> tuple[int, ...]:
         """Free once the driver has its context: what llama.cpp sees."""
         return tuple(
@@ -65,14 +73,16 @@ def place(
 
 
 def _place(model: fit.Load, budget: _Budget, hardware: Hardware, projector_bytes: int) -> Placement:
+    return _placement(model, budget, _shares(model, budget), hardware, projector_bytes)
+
+
+def _shares(model: fit.Load, budget: _Budget) -> fit.Shares:
     forced = model.runtime.offloaded_layers
     if not budget.gpus:
-        shares: fit.Shares = ()
-    elif forced is not None:
-        shares = fit.split(min(forced, model.layers), budget.usable)
-    else:
-        shares = fit.fit(model, budget.usable, budget.targets)
-    return _placement(model, budget, shares, hardware, projector_bytes)
+        return ()
+    if forced is not None:
+        return fit.split(min(forced, model.layers), budget.usable)
+    return fit.fit(model, budget.usable, budget.targets)
 
 
 def max_context_length(
@@ -98,27 +108,43 @@ def max_context_length(
     def room(steps: int) -> int:
         changed = msgspec.structs.replace(runtime, context_length=context(steps))
         model, budget = _problem(arch, weights, changed, hardware, projector_bytes, exact=exact)
-        if not whole:
-            found = _place(model, budget, hardware, projector_bytes)
-            is_wanted = verdict == "any" or not hardware.gpus or found.verdict in {"gpu", "none"}
-            return _room(found, hardware) if is_wanted else -1
-        shares = fit.split(model.layers, budget.usable)
-        on_gpus = fit.room(model, shares, budget.targets)
-        if on_gpus < 0:
-            return on_gpus
-        return min(
-            on_gpus, _room(_placement(model, budget, shares, hardware, projector_bytes), hardware)
-        )
+        if whole:
+            shares = fit.split(model.layers, budget.usable)
+            on_gpus = fit.room(model, shares, budget.targets)
+            if on_gpus < 0:
+                return on_gpus
+            return min(on_gpus, _room(model, budget, shares, hardware, projector_bytes))
+        shares = _shares(model, budget)
+        left = _room(model, budget, shares, hardware, projector_bytes)
+        is_wanted = verdict == "any" or not hardware.gpus or _is_whole(model, shares)
+        return left if is_wanted or left < 0 else -1
 
     return context(largest_with_room(room, -(-most // kv_cache.CELL_PADDING)))
 
 
-def _room(found: Placement, hardware: Hardware) -> int:
+def _is_whole(model: fit.Load, shares: fit.Shares) -> bool:
+    return sum([share.full for share in shares]) == model.layers
+
+
+def _room(
+    model: fit.Load,
+    budget: _Budget,
+    shares: fit.Shares,
+    hardware: Hardware,
+    projector_bytes: int,
+) -> int:
     """Bytes that are left where least are; below 0 where it does not fit."""
-    *gpus, host = found.devices
-    rooms = [gpu.available_bytes - gpu.total_bytes for gpu in gpus if gpu.layers]
+    *gpus, host = fit.measure(model, shares)
+    on_host = host.total + projector_bytes - budget.projector_on_gpu
+    rooms = []
+    others = budget.others
+    for used, other, free, share in zip(gpus, others, budget.free, shares, strict=True):
+        if share.layers:
+            rooms.append(free - other - used.total)
+        if hardware.unified_memory:
+            on_host += other + used.total
     if hardware.memory_bytes:
-        rooms.append(host.available_bytes - _needed_on_host(found.devices, hardware))
+        rooms.append(hardware.free_memory_bytes - on_host)
     return min(rooms, default=0)
 
 
@@ -150,16 +176,28 @@ def _budget(
         and (forced is None or forced >= model.layers)
         and all(amount >= needed for amount in free)
     )
-    margin = needed if on_gpu else rules.FIT_MARGIN
-    target = setting(hardware.environment, "LLAMA_ARG_FIT_TARGET").partition(",")[0]
-    if target.isascii() and target.isdecimal():
-        margin = int(target) * rules.MIB
+    margin = _margin(hardware, needed if on_gpu else rules.FIT_MARGIN)
     return _Budget(
         gpus=gpus,
         free=free,
         context=tuple(rules.DRIVER_CONTEXT[gpu.backend] for gpu in gpus),
         margin=margin,
         projector_on_gpu=projector_bytes if on_gpu else 0,
+    )
+
+
+def _margin(hardware: Hardware, usual: int) -> int:
+    """What llama.cpp leaves free on each GPU."""
+    target = setting(hardware.environment, "LLAMA_ARG_FIT_TARGET").partition(",")[0]
+    return int(target) * rules.MIB if target.isascii() and target.isdecimal() else usual
+
+
+def most_on_gpus(hardware: Hardware, *, forced: bool) -> int:
+    """Bytes that no model exceeds on all GPUs together; ``forced``: -ngl lifts the margin."""
+    margin = 0 if forced else _margin(hardware, rules.FIT_MARGIN)
+    return sum(
+        max(_free(hardware, gpu) - rules.DRIVER_CONTEXT[gpu.backend] - margin, 0)
+        for gpu in hardware.gpus
     )
 
 
@@ -185,12 +223,12 @@ def _placement(
             weights_bytes=used.weights,
             kv_cache_bytes=used.cache,
             compute_bytes=used.compute,
-            other_bytes=context + (budget.projector_on_gpu if index == 0 else 0),
+            other_bytes=other,
             available_bytes=free,
             layers=share.layers,
         )
-        for index, (gpu, used, context, free, share) in enumerate(
-            zip(budget.gpus, gpu_bytes, budget.context, budget.free, shares, strict=True)
+        for gpu, used, other, free, share in zip(
+            budget.gpus, gpu_bytes, budget.others, budget.free, shares, strict=True
         )
     ]
     offloaded = sum(share.layers for share in shares)
@@ -206,7 +244,7 @@ def _placement(
             layers=model.layers - offloaded,
         )
     )
-    whole = offloaded == model.layers and not any(share.partial for share in shares)
+    whole = bool(shares) and _is_whole(model, shares)
     verdict, reason = _judge(devices, model.layers, hardware, whole=whole)
     return Placement(
         devices=tuple(devices),

@@ -10,7 +10,14 @@ from typing import NamedTuple
 from tagfit.facts import Hardware
 from tagfit.speed.efficiency import Efficiency, TypeClass
 from tagfit.speed.peaks import Peak, gpu_peak, host_peak
+from tagfit.speed.roofline import PCIE_BANDWIDTH
 from tagfit.speed.work import Work
+
+PADDING = 0.02
+"""Of a model's bytes, what a GPU's paddings may add: rows are padded to 512 elements, of which
+embeddings that are no multiple lack a few in a hundred."""
+EVEN_TYPES = 0.8
+"""A share of the bytes is at least so much of the same share of the elements, as types differ."""
 
 
 class Needs(NamedTuple):
@@ -19,6 +26,8 @@ class Needs(NamedTuple):
     read_bytes: tuple[tuple[TypeClass, float], ...]
     block_bytes: tuple[tuple[TypeClass, int], ...]
     """Those of them that every block's device reads itself: not experts, nor the output layer."""
+    expert_kinds: tuple[tuple[TypeClass, int], ...]
+    """The experts' bytes."""
     float_elements: float
     quantized_elements: float
     dense_bytes: int
@@ -43,19 +52,21 @@ class Pace(NamedTuple):
 
     def seconds(self, needs: Needs) -> float:
         """For all blocks of a model."""
-        return (
+        found = (
             needs.blocks * self.block_seconds
             + needs.expert_blocks * self.expert_block_seconds
             + needs.recurrent_blocks * self.recurrent_block_seconds
-            + sum(size * self.seconds_per_byte[kind] for kind, size in needs.block_bytes)
         )
+        for kind, size in needs.block_bytes:
+            found += size * self.seconds_per_byte[kind]
+        return found
 
 
 class BestCase(NamedTuple):
     """A machine at its best: every device's fastest rates."""
 
     gpu_bytes: int
-    """Free on all GPUs."""
+    """Of a model, on all GPUs at most."""
     rates: dict[TypeClass, float]
     """Bytes a second that the fastest device reads."""
     host_rates: dict[TypeClass, float]
@@ -63,33 +74,47 @@ class BestCase(NamedTuple):
     """Of all devices that compute prompts."""
     quantized_flops: float
     attention_flops: float
+    host_flops: float
     paces: tuple[Pace, ...]
 
-    def seconds(self, needs: Needs, prompt_tokens: int, answer_tokens: float) -> float:
-        """No placement does the job in less."""
-        earlier = prompt_tokens / 2
+    def times(self, needs: Needs, prompt_tokens: int) -> tuple[float, float]:
+        """Seconds for a prompt, and for each token of the answer: no placement takes less."""
+        over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
+        share = self._share_on_host(needs, over) if over > 0 else 0.0
+        reading = 0.0
+        for kind, size in needs.read_bytes:
+            reading += size * ((1 - share) / self.rates[kind] + share / self.host_rates[kind])
+        if over <= needs.expert_bytes:
+            # a block on another device than the fastest leaves that much room there for experts
+            blocks = min([pace.seconds(needs) for pace in self.paces])
+            reading += (1 - needs.used) * blocks
+        return self._prompt_seconds(needs, prompt_tokens, over, share), reading
+
+    def _prompt_seconds(self, needs: Needs, tokens: int, over: int, share: float) -> float:
+        earlier = tokens / 2
         attention = needs.attention_flops * earlier
         attention += needs.sliding_flops * min(earlier, needs.window)
-        arithmetic = attention / self.attention_flops + 2 * (
+        products = 2 * (
             needs.float_elements / self.float_flops
             + needs.quantized_elements / self.quantized_flops
         )
-        over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
-        share = self._share_on_host(needs, over)
-        reading = sum(
-            size * ((1 - share) / self.rates[kind] + share / self.host_rates[kind])
-            for kind, size in needs.read_bytes
-        )
-        blocks = 0.0
-        if over <= needs.expert_bytes:
-            # a block on another device than the fastest leaves that much room there for experts
-            blocks = (1 - needs.used) * min(pace.seconds(needs) for pace in self.paces)
-        return prompt_tokens * arithmetic + answer_tokens * (reading + blocks)
+        # weights are read once at least, of the experts those that some token uses
+        some = min(1.0, tokens * needs.used)
+        reading = 0.0
+        for kind, size in needs.block_bytes:
+            reading += size / self.rates[kind]
+        for kind, size in needs.expert_kinds:
+            reading += some * size / self.rates[kind]
+        found = reading + tokens * (attention / self.attention_flops + products)
+        least_copied = over - PADDING * (needs.dense_bytes + needs.expert_bytes)
+        if least_copied <= 0:
+            return found
+        on_host = 2 * (needs.float_elements + needs.quantized_elements) / self.host_flops
+        computed_there = EVEN_TYPES * share * tokens * max(on_host - products, 0.0)
+        return found + min(least_copied / PCIE_BANDWIDTH, computed_there)
 
     def _share_on_host(self, needs: Needs, over: int) -> float:
         """The least share of what a token reads that cannot be on a GPU: experts go first."""
-        if over <= 0:
-            return 0.0
         experts = min(over, needs.expert_bytes)
         read = needs.dense_bytes + needs.used * needs.expert_bytes
         return (needs.used * experts + over - experts) / read
@@ -108,6 +133,7 @@ def needs(model: Work) -> Needs:
     return Needs(
         read_bytes=tuple(read.items()),
         block_bytes=tuple(model.dense.bytes.items()),
+        expert_kinds=tuple(model.experts.bytes.items()),
         float_elements=elements[True],
         quantized_elements=elements[False],
         dense_bytes=model.dense.total_bytes + model.output.total_bytes,
@@ -122,19 +148,21 @@ def needs(model: Work) -> Needs:
     )
 
 
-def best_case(hardware: Hardware) -> BestCase:
-    """A machine at its best."""
+def best_case(hardware: Hardware, gpu_bytes: int) -> BestCase:
+    """A machine at its best; its GPUs hold at most so much of a model."""
     host = host_peak(hardware)
     gpus = [gpu_peak(gpu) for gpu in hardware.gpus]
     computing = gpus or [host]
     rates = _rates([*gpus, host])
     return BestCase(
-        gpu_bytes=sum(gpu.free_memory_bytes for gpu in hardware.gpus),
+        gpu_bytes=gpu_bytes,
         rates=rates,
         host_rates=_rates([host]),
         float_flops=sum(p.sustained_compute * p.reached.matrix_float for p in computing),
         quantized_flops=sum(p.sustained_compute * p.reached.matrix_quantized for p in computing),
         attention_flops=sum(p.compute * _attention_share(p.reached) for p in computing),
+        host_flops=host.sustained_compute
+        * max(host.reached.matrix_float, host.reached.matrix_quantized),
         paces=_unique([_pace(peak, rates) for peak in (*gpus, host)]),
     )
 

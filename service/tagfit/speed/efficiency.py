@@ -29,7 +29,7 @@ def type_class(tensor_type: str) -> TypeClass:
     return _CLASSES.get(tensor_type, "codebook")
 
 
-class Efficiency(msgspec.Struct, frozen=True, kw_only=True):
+class Efficiency(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Shares of a device's peaks, and the time that is lost between."""
 
     bandwidth: dict[TypeClass, float]

@@ -112,17 +112,25 @@ def _usable_bandwidth(stated: float, known: KnownDevice, reached: Efficiency) ->
     return usable
 
 
-@lru_cache(maxsize=256)
 def _usual_bandwidth(backend: Backend, memory_bytes: int) -> int:
     """The lower quartile of known GPUs of the backend with about this memory.
 
     Or that of any larger memory, where it is less: a card is not slower for having more.
     """
+    usual = _lower_quartiles(backend)
+    sizes = list(usual)
+    at_least = sizes[max(bisect_right(sizes, memory_bytes) - 1, 0) :]
+    return min([usual[size] for size in at_least], default=ASSUMED_GPU_BANDWIDTH)
+
+
+@lru_cache(maxsize=16)
+def _lower_quartiles(backend: Backend) -> dict[int, int]:
+    """By memory, the smallest first."""
     parts = [known for known in known_devices() if known.backend == backend]
     cards = [known for known in parts if not known.unified] or parts
-    sizes = sorted({known.memory_bytes for known in cards})
-    at_least = sizes[max(bisect_right(sizes, memory_bytes) - 1, 0) :]
-    return min((_lower_quartile(cards, size) for size in at_least), default=ASSUMED_GPU_BANDWIDTH)
+    return {
+        size: _lower_quartile(cards, size) for size in sorted({one.memory_bytes for one in cards})
+    }
 
 
 def _lower_quartile(cards: list[KnownDevice], memory_bytes: int) -> int:

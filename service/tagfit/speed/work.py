@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
+
 from tagfit.facts import Architecture, DeviceMemory, Placement, Weights, at
 from tagfit.sizing import kv_cache
 from tagfit.speed.efficiency import Efficiency, TypeClass, type_class
 
 
-class Amount(NamedTuple):
+class Amount(msgspec.Struct, frozen=True, eq=False):
     """Weights by the class of their type: bytes, and elements."""
 
     bytes: dict[TypeClass, int]
@@ -23,14 +25,24 @@ class Amount(NamedTuple):
 
     def transfer(self, reached: Efficiency) -> float:
         """Bytes as if they were read at full bandwidth."""
-        return sum(size / reached.bandwidth[kind] for kind, size in self.bytes.items())
+        return _transfer(self, reached)
 
     def arithmetic(self, reached: Efficiency) -> float:
         """FLOPs of one token as if they were done at full compute."""
-        return sum(
-            2 * count / (reached.matrix_float if kind == "float" else reached.matrix_quantized)
-            for kind, count in self.elements.items()
-        )
+        return _arithmetic(self, reached)
+
+
+@lru_cache(maxsize=4096)
+def _transfer(amount: Amount, reached: Efficiency) -> float:
+    return sum(size / reached.bandwidth[kind] for kind, size in amount.bytes.items())
+
+
+@lru_cache(maxsize=4096)
+def _arithmetic(amount: Amount, reached: Efficiency) -> float:
+    return sum(
+        2 * count / (reached.matrix_float if kind == "float" else reached.matrix_quantized)
+        for kind, count in amount.elements.items()
+    )
 
 
 class Work(NamedTuple):
