@@ -56,7 +56,7 @@ openapi: $(VENV)/.runtime ## refresh the committed OpenAPI document
 	env -i PATH="$$PATH" $(BIN)/tagfit openapi > openapi/openapi.json
 
 data: $(VENV)/.dev ## rebuild the shipped data from its sources
-	for builder in catalog devices degradation capability lmstudio_names; do $(BIN)/python service/data/build_$$builder.py || exit; done
+	for builder in catalog devices degradation capability lmstudio_names shipped_steps; do $(BIN)/python service/data/build_$$builder.py || exit; done
 
 bench: $(VENV)/.dev ## how fast answers, placements and pulls are
 	$(BIN)/python -m tests.benchmarks.bench_recommend

@@ -7,16 +7,30 @@ from collections.abc import Iterator
 
 import pytest
 
+from tagfit.catalog.library import load
 from tagfit.facts import Architecture, Runtime
 from tagfit.sizing import compute as sizing_compute
 from tagfit.sizing.compute import Compute, compute
 from tagfit.sizing.device_weights import Part, device_weights
+from tagfit.sizing.graph.forward import kinds
 from tagfit.sizing.mixtures import weights
 from tagfit.sizing.outline import Layout, Outline, Segment, outline
 from tagfit.sizing.traced import traced
 from tests.oracle.specimens import SPECIMENS
 
-LAYOUTS = 12
+LAYOUTS = 8
+
+
+def architectures() -> dict[str, Architecture]:
+    """The specimens, and of the catalog one for each architecture and number of kinds of blocks."""
+    found = dict(SPECIMENS)
+    for model in load().models:
+        arch = model.architecture
+        found.setdefault(f"{arch.architecture} of the catalog, {len(set(kinds(arch)))}", arch)
+    return found
+
+
+ARCHITECTURES = architectures()
 
 
 def layouts(arch: Architecture, source: random.Random, gpus: int) -> Iterator[Layout]:
@@ -54,11 +68,11 @@ def every_block(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
-@pytest.mark.parametrize("model", sorted(SPECIMENS))
+@pytest.mark.parametrize("model", sorted(ARCHITECTURES))
 def test_a_layout_that_follows_others_needs_what_it_needs_alone(
     model: str, gpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arch = SPECIMENS[model]
+    arch = ARCHITECTURES[model]
     some = list(layouts(arch, random.Random(f"{model} {gpus}"), gpus))
     forget()
     found = [buffers(arch, layout, gpus) for layout in some]

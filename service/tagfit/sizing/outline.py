@@ -36,6 +36,8 @@ class Segment(NamedTuple):
 Layout = tuple[Segment, ...]
 Place = tuple[object, ...]
 """What decides on a step."""
+SHORT_BLOCKS = frozenset({"nemotron_h", "nemotron_h_moe"})
+"""Architectures whose blocks have a mixer or a feed-forward part."""
 PARTS = (None, *ELSEWHERE)
 FIRST, BLOCK, LAST = range(3)
 
@@ -49,7 +51,10 @@ class Outline(NamedTuple):
     stand_ins: tuple[int, ...]
     """For each block the one of the plan that is like it, among others of the same kinds."""
     places: tuple[Place, ...]
-    """Of the steps before the plan's first block, of each of its blocks, and after them."""
+    """Of the steps before the plan's first block, of each of its blocks, and after them.
+
+    None where they are like no other layout's.
+    """
 
 
 @lru_cache(maxsize=2048)
@@ -61,8 +66,7 @@ def outline(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Ou
     plan, blocks = _plan(arch, layout)
     if whole or (len(layout) > 1 and arch.embedding_length_per_layer_input):
         # each block's own input is copied to its device
-        places = tuple((plan, place) for place in range(-1, len(plan) + 1))
-        return Outline(plan, blocks, tuple(range(len(plan))), places)
+        return Outline(plan, blocks, tuple(range(len(plan))), ())
     around = _surroundings(arch, plan, gpus)
     chosen: list[int] = []
     latest: dict[tuple[int, ...], int] = {}
@@ -93,6 +97,8 @@ def reach(arch: Architecture) -> int:
 
     A recurrent block begins with its state, before the block ahead of it is finished.
     """
+    if arch.architecture in SHORT_BLOCKS:
+        return 3
     return 2 if arch.architecture in kv_cache.HYBRIDS else 1
 
 
@@ -123,6 +129,8 @@ class _Surroundings(NamedTuple):
 
     window: tuple[int, ...]
     """The block and those next to it: the segment, and whether a first or one of the last two."""
+    names: tuple[int, ...]
+    """The same without their place among others."""
     before: int
     after: int
     ahead: int
@@ -131,8 +139,8 @@ class _Surroundings(NamedTuple):
 
     @property
     def flat(self) -> tuple[int, ...]:
-        """All of it."""
-        return (*self.window, *self[1:])
+        """All of it, but inputs that were copied before are not copied again."""
+        return (*self.names, self.before, self.after, self.ahead & ~self.before)
 
 
 def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surroundings]:
@@ -140,20 +148,24 @@ def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surround
     left = Counter(users)
     before = 0
     row: list[int] = []
+    names: list[int] = []
     earlier: list[int] = []
     for segment, user in zip(plan, users, strict=True):
         left[user] -= 1
-        row.append(6 * _name(segment, gpus) + 2 * min(left[user], 2) + bool(before & user))
+        names.append(_name(segment, gpus))
+        row.append(4 * names[-1] + 2 * min(left[user], 1) + bool(before & user))
         earlier.append(before)
         before |= user
     beyond = [-1] * reach(arch)
     padded = [*beyond, *row, *beyond]
+    named = [*beyond, *names, *beyond]
     found = []
     last = len(plan) - 1
     after, ahead = 0, 1
     for place in range(last, -1, -1):
-        window = tuple(padded[place : place + 2 * len(beyond) + 1])
-        found.append(_Surroundings(window, earlier[place], after, ahead))
+        near = slice(place, place + 2 * len(beyond) + 1)
+        window, known = tuple(padded[near]), tuple(named[near])
+        found.append(_Surroundings(window, known, earlier[place], after, ahead))
         after |= users[place]
         part = PARTS.index(plan[place].part)
         if _crosses(arch, plan[place], gpus):

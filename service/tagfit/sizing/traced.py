@@ -10,13 +10,14 @@ from typing import cast
 from tagfit.facts import Architecture, CacheType
 from tagfit.sizing.device_weights import ELSEWHERE, INPUTS, DeviceWeights, is_with_first_block
 from tagfit.sizing.flash_attention import runs_on_cuda
-from tagfit.sizing.graph.allocator import Step, trace
+from tagfit.sizing.graph.allocator import Step, Trace, trace
 from tagfit.sizing.graph.blocks import Batch, Weight
 from tagfit.sizing.graph.blocks import Step as Block
 from tagfit.sizing.graph.forward import forward
 from tagfit.sizing.graph.replay import Copies, Needed, Replay
 from tagfit.sizing.graph.scheduler import schedule
 from tagfit.sizing.outline import Layout, Outline, Place, Segment, reach
+from tagfit.sizing.shipped_steps import KnownSteps, digest, shipped_steps
 from tagfit.sizing.tensors import tensor_groups
 
 
@@ -33,15 +34,19 @@ class Traced:
         pipeline: bool,
         padded: bool,
     ) -> None:
+        self.key = (arch, shape, gpus, output_device, pipeline, padded)
         self._arch = arch
         self._shape = shape
         self._gpus = gpus
         self._output_device = output_device
         self._pipeline = pipeline
         self._padded = padded
-        self._numbers: dict[Place, int] = {}
-        self._same: dict[Step, int] = {}
-        self._steps: list[Step] = []
+        self._shipped = shipped_steps(self.key)
+        self._places: dict[Place, int] = {}
+        self._alone: dict[Layout, tuple[int, ...]] = {}
+        """Plans whose steps are like no other's."""
+        self._steps = list(self._shipped.steps)
+        self._same = {step: number for number, step in enumerate(self._steps)}
         self._replay = Replay(self._steps, gpus + 1, padded=padded)
         self._lock = RLock()
 
@@ -52,11 +57,7 @@ class Traced:
 
     def _course(self, outline: Outline, weights: DeviceWeights) -> Iterator[tuple[int, Copies]]:
         """The layout's steps, each with the sizes of the weights that it copies."""
-        numbers = self._numbers
-        if not all(place in numbers for place in outline.places):
-            for place, step in zip(outline.places, self._trace(outline.plan), strict=True):
-                numbers.setdefault(place, self._number(step))
-        first, *chosen, last = (numbers[place] for place in outline.places)
+        first, *chosen, last = self._steps_of(outline)
         outside, blocks = weights.outside_copies, outline.blocks
         of_blocks = (chosen[place] for place in outline.stand_ins)
         for position, number in enumerate((first, *of_blocks, last), -1):
@@ -73,13 +74,51 @@ class Traced:
                 else (),
             )
 
+    def _steps_of(self, outline: Outline) -> tuple[int, ...]:
+        """By number: the steps before the plan's first block, of each of its blocks, and after."""
+        plan, places = outline.plan, outline.places
+        if plan not in self._alone and self._shipped.alone:
+            shipped = self._shipped.alone.get(digest(plan))
+            if shipped is not None:
+                self._alone[plan] = shipped
+        if plan in self._alone:
+            return self._alone[plan]
+        if not places or not all(map(self._is_known, places)):
+            found = self._trace(plan)
+            numbers = tuple([self._number(step) for step in found.steps])
+            if found.stand_alone or not places:
+                self._alone[plan] = numbers
+                return numbers
+            for place, number in zip(places, numbers, strict=True):
+                self._places.setdefault(place, number)
+        return tuple([self._places[place] for place in places])
+
+    def _is_known(self, place: Place) -> bool:
+        if place in self._places:
+            return True
+        number = self._shipped.places.get(digest(place))
+        if number is None:
+            return False
+        self._places[place] = number
+        return True
+
+    def learned(self) -> KnownSteps:
+        """What is known by now, to be shipped."""
+        places = {digest(place): number for place, number in self._places.items()}
+        alone = {digest(plan): numbers for plan, numbers in self._alone.items()}
+        return KnownSteps(
+            tuple(self._steps),
+            {**self._shipped.places, **places},
+            {**self._shipped.alone, **alone},
+        )
+
     def _number(self, step: Step) -> int:
         number = self._same.setdefault(step, len(self._steps))
         if number == len(self._steps):
             self._steps.append(step)
         return number
 
-    def _trace(self, plan: Layout) -> tuple[Step, ...]:
+    def _trace(self, plan: Layout) -> Trace:
         arch, gpus = self._arch, self._gpus
         blocks = tuple(_block(arch, segment) for segment in plan)
         outside = _outside(arch, plan[0].device, self._output_device, gpus)

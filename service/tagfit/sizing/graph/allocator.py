@@ -26,8 +26,8 @@ class Size(NamedTuple):
     """Which of the step's copied weights."""
 
 
-Lasting = tuple[int, ...]
-"""The name of a slot that is kept for long: which input it holds, or on which backend a copy."""
+Lasting = tuple[int | str, ...]
+"""The name of a slot that is kept for long: which input or weight, or on which backend a copy."""
 
 
 class Step(NamedTuple):
@@ -47,7 +47,15 @@ class Step(NamedTuple):
     """Other slots of it that are, and their names from here on."""
 
 
-def trace(order: Order, backends: int, *, padded: bool, reach: int) -> tuple[Step, ...]:
+class Trace(NamedTuple):
+    """What ggml does for one graph."""
+
+    steps: tuple[Step, ...]
+    stand_alone: bool
+    """Slots that are kept for long are named by their place in this graph alone."""
+
+
+def trace(order: Order, backends: int, *, padded: bool, reach: int) -> Trace:
     """The steps that ggml takes for a graph; ``padded`` for GPUs of CUDA and ROCm.
 
     ``reach`` is the number of steps for which a slot may be kept that each block takes anew.
@@ -91,9 +99,10 @@ class _Tracer:
         self._inputs: dict[int, int] = {}
         """Tensor to its place among the inputs."""
         self._steps: list[Step] = []
+        self._stand_alone = False
         self._begin([])
 
-    def run(self) -> tuple[Step, ...]:
+    def run(self) -> Trace:
         for leaf in self._order.leafs:
             self._allocate(leaf, leaf.backend)
         for node in self._order.nodes:
@@ -106,8 +115,7 @@ class _Tracer:
                 self._release(source)
         while len(self._steps) < self._order.steps:
             self._end()
-        *steps, last = self._steps
-        return (*steps, last._replace(passed_on=(), kept=()))
+        return Trace(tuple(self._steps), self._stand_alone)
 
     def _begin(self, passed_on: list[_Slot]) -> None:
         self._events = array("h")
@@ -122,7 +130,8 @@ class _Tracer:
         step = len(self._steps)
         recent = step + 1 - self._reach
         passed_on, kept = [], []
-        for slot in self._slots.values():
+        is_last = step + 1 == self._order.steps
+        for slot in () if is_last else self._slots.values():
             if slot.taken >= recent and not self._lasts(slot.tensor):
                 passed_on.append(slot)
             elif slot.step == step:
@@ -140,18 +149,25 @@ class _Tracer:
         self._begin(passed_on)
 
     def _lasts(self, tensor: Tensor) -> bool:
-        """Whether it is an input or a copy of one: how long ago it was taken depends on much."""
-        return tensor.index in self._inputs or (
-            tensor.original is not None and self._lasts(tensor.original)
-        )
+        """Whether it belongs to all blocks: how long ago it was taken depends on much."""
+        if tensor.original is not None:
+            return self._lasts(tensor.original)
+        owner = tensor.base or tensor
+        step = owner.weight[1] if owner.weight else owner.step
+        return owner.index in self._inputs or step in {OUTSIDE, 0}
 
     def _name(self, tensor: Tensor) -> Lasting:
-        if tensor.index in self._inputs:
-            return (self._inputs[tensor.index],)
         if tensor.original is not None:
             return (*self._name(tensor.original), tensor.backend)
-        # of the first step, where all graphs of a model begin alike
-        return (-1, tensor.step, tensor.index)
+        owner = tensor.base or tensor
+        if owner.weight:
+            return (*owner.weight, owner.backend)
+        if owner.index not in self._inputs:
+            # of the first step all graphs of a model have the same
+            self._stand_alone |= tensor.step > 0
+            return (-1, tensor.step, tensor.index)
+        number = self._inputs[owner.index]
+        return (number,) if owner is tensor else (number, -1, *tensor.shape)
 
     def _number(self, slot: _Slot) -> int:
         if slot.step != len(self._steps):

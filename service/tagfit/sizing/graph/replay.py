@@ -97,7 +97,7 @@ class _State(NamedTuple):
     """Offset and size of the free blocks of each backend, the last of which is endless."""
     passed_on: tuple[int, ...]
     """Offsets of the slots that the step before has passed on."""
-    lasting: tuple[tuple[Lasting, int], ...]
+    lasting: frozenset[tuple[Lasting, int]]
     """Slots that are kept for long, and their offsets."""
 
 
@@ -120,7 +120,7 @@ class _Run:
         self._known: list[_State] = []
         self._ends: dict[tuple[int, int, Copies], _End] = {}
         """By state, step and sizes of copied weights."""
-        self._start = self._number(_State((((0, ENDLESS),),) * len(alignments), (), ()))
+        self._start = self._number(_State((((0, ENDLESS),),) * len(alignments), (), frozenset()))
 
     def follow(self, course: Course) -> _Point:
         """What a course needs."""
@@ -171,7 +171,7 @@ class _Run:
         end = _State(
             tuple(tuple((at, size) for at, size in buffer.free_blocks) for buffer in buffers),
             tuple(offsets[slot] for slot in step.passed_on),
-            tuple(sorted(lasting.items())),
+            frozenset(lasting.items()),
         )
         return _End(
             self._number(end),
