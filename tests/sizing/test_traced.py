@@ -34,8 +34,9 @@ ARCHITECTURES = architectures()
 
 
 def layouts(arch: Architecture, source: random.Random, gpus: int) -> Iterator[Layout]:
-    """Splits over the host and the GPUs, of experts some with parts elsewhere."""
+    """All on the host, and splits over it and the GPUs, of experts some with parts elsewhere."""
     blocks = arch.block_count - arch.nextn_predict_layers
+    yield (Segment(gpus, 0, blocks),)
     for _ in range(LAYOUTS):
         ends = sorted(source.choices(range(blocks + 1), k=gpus))
         segments = [Segment(gpus, 0, ends[0])]
@@ -53,7 +54,8 @@ def layouts(arch: Architecture, source: random.Random, gpus: int) -> Iterator[La
 def buffers(arch: Architecture, layout: Layout, gpus: int) -> Compute:
     table = device_weights(arch, weights(arch, "F16"), padded=True)
     runtime = Runtime(context_length=4096)
-    return compute(table, runtime, layout, gpus=gpus, output_device=gpus - 1)
+    output = max(segment.device for segment in layout if segment.device < gpus or len(layout) == 1)
+    return compute(table, runtime, layout, gpus=gpus, output_device=output)
 
 
 def forget() -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tagfit.advice.candidates import Candidate, Mode
-from tagfit.advice.estimate import Load, Subject, lay
+from tagfit.advice.estimate import Load, Subject, place_subject, resolve_load
 from tagfit.advice.jobs import Job
 from tagfit.catalog.library import Tag
 from tagfit.facts import Hardware, Placement, Runtime
@@ -141,6 +141,8 @@ class Search:
         self._refused: InvalidRequest | None = None
         self._runs = False
         self._possible: set[str] = set()
+        self._runtimes: dict[tuple[str, int | None], Runtime] = {}
+        """By tag and context that was asked for."""
 
     def rank(
         self, able: Sequence[Candidate], count: int, *, per_model: int = 1, more: int = 0
@@ -154,7 +156,8 @@ class Search:
         taken: Counter[str] = Counter()
 
         def is_taken(candidate: Candidate) -> bool:
-            return any(taken[name] >= per_model for name in candidate.checkpoints)
+            one, other = candidate.checkpoints
+            return taken[one] >= per_model or taken[other] >= per_model
 
         left = deque(able)
         while len(found) < count + more and (left or self._queue):
@@ -244,13 +247,13 @@ class Search:
         subject = candidate.offer.subject()
         architecture = candidate.offer.model.architecture
         load, *shorter = self._loads
-        runtime, placement = lay(subject, load, self._hardware, exact=exact)
+        runtime, placement = self._place(candidate, load, exact=exact)
         for other in shorter:
             if placement.verdict == "gpu":
                 break
             if (other.context_length or 0) < runtime.context_length:
                 load = other
-                runtime, placement = lay(subject, load, self._hardware, exact=exact)
+                runtime, placement = self._place(candidate, load, exact=exact)
         job = self._job
         times = job_times(
             architecture,
@@ -282,6 +285,14 @@ class Search:
             )
 
         return max(map(in_mode, candidate.modes), key=lambda laid: laid.score)
+
+    def _place(self, candidate: Candidate, load: Load, *, exact: bool) -> tuple[Runtime, Placement]:
+        subject = candidate.offer.subject()
+        key = candidate.name, load.context_length
+        if key not in self._runtimes:
+            self._runtimes[key] = resolve_load(subject, load, self._hardware)
+        runtime = self._runtimes[key]
+        return runtime, place_subject(subject, runtime, self._hardware, exact=exact)
 
     def refusal(self, laid: Laid) -> str:
         """Which limit keeps it out; empty where none does."""

@@ -46,16 +46,31 @@ class Load(msgspec.Struct, frozen=True, dict=True):
     arch: Architecture
     runtime: Runtime
     weights: DeviceWeights
-    gpu_cache: tuple[int, ...]
-    """Bytes before each block; the last entry is the total."""
-    host_cache: tuple[int, ...]
     exact: bool = True
     """False: compute buffers by closed form."""
+
+    @cached_property
+    def gpu_cache(self) -> tuple[int, ...]:
+        """Bytes before each block on a GPU; the last entry is the total."""
+        if not self.weights.padded:
+            return self.host_cache
+        blocks = kv_cache.cache_bytes_by_block(self.arch, self.runtime, cuda=True)
+        return tuple(accumulate(blocks, initial=0))
+
+    @cached_property
+    def host_cache(self) -> tuple[int, ...]:
+        """The same on the host."""
+        return tuple(accumulate(kv_cache.cache_bytes_by_block(self.arch, self.runtime), initial=0))
 
     @property
     def layers(self) -> int:
         """Blocks and the output layer."""
         return self.arch.block_count + 1
+
+    @cached_property
+    def known_buffers(self) -> dict[Shares, Compute]:
+        """Compute buffers of the layouts that were asked for."""
+        return {}
 
     @cached_property
     def most_copied_bytes(self) -> int:
@@ -82,16 +97,12 @@ def load(
     arch: Architecture, weights: Weights, runtime: Runtime, *, padded: bool, exact: bool = True
 ) -> Load:
     """A model ready to be laid over GPUs; ``padded`` for those of CUDA and ROCm."""
-    host = kv_cache.cache_bytes_by_block(arch, runtime)
-    gpu = kv_cache.cache_bytes_by_block(arch, runtime, cuda=True) if padded else host
-    return Load(
-        arch=arch,
-        runtime=runtime,
-        weights=device_weights(arch, weights, padded=padded),
-        gpu_cache=tuple(accumulate(gpu, initial=0)),
-        host_cache=tuple(accumulate(host, initial=0)),
-        exact=exact,
-    )
+    return Load(arch, runtime, device_weights(arch, weights, padded=padded), exact)
+
+
+def is_whole(model: Load, shares: Shares) -> bool:
+    """Whether every layer lies on the GPUs as a whole."""
+    return sum([share.layers - share.partial for share in shares]) == model.layers
 
 
 def split(layers: int, free: tuple[int, ...]) -> Shares:
@@ -134,7 +145,7 @@ def resident(model: Load, shares: Shares) -> tuple[Used, ...]:
         first = stop
     on_host += host.output if start > blocks else 0
     on_host += 0 if shares else host.repacked_output
-    return (*found, Used(on_host, model.host_cache[host_blocks]))
+    return (*found, Used(on_host, model.host_cache[host_blocks] if host_blocks else 0))
 
 
 def _on_gpu(model: Load, first: int, share: Share, arriving: int = 0) -> Used:
@@ -166,10 +177,16 @@ def _held(model: Load, shares: Shares, index: int) -> int:
 
 
 def _buffers(model: Load, shares: Shares) -> Compute:
-    if not model.exact:
-        return _rough_buffers(model, shares)
+    known = model.known_buffers
+    if shares not in known:
+        find = _exact_buffers if model.exact else _rough_buffers
+        known[shares] = find(model, shares)
+    return known[shares]
+
+
+def _exact_buffers(model: Load, shares: Shares) -> Compute:
     blocks, host = model.arch.block_count, len(shares)
-    first = max(blocks + 1 - sum(share.layers for share in shares), 0)
+    first = max(blocks + 1 - sum([share.layers for share in shares]), 0)
     layout = [Segment(host, 0, min(first, blocks))]
     output = host
     for gpu, share in enumerate(shares):
@@ -192,7 +209,7 @@ def _buffers(model: Load, shares: Shares) -> Compute:
 
 
 def _rough_buffers(model: Load, shares: Shares) -> Compute:
-    whole = sum(share.full for share in shares) == model.layers
+    whole = is_whole(model, shares)
     copied = model.most_copied_bytes if shares and not whole else 0
     pipeline = whole and len(shares) > 1
     return rough(model.arch, model.runtime, len(shares), pipeline=pipeline, copied_bytes=copied)
@@ -203,8 +220,7 @@ def room(model: Load, shares: Shares, targets: tuple[int, ...]) -> int:
 
     What weights and caches alone exceed is not looked at further.
     """
-    *gpus, _ = resident(model, shares)
-    left = [target - used.total for used, target in zip(gpus, targets, strict=True)]
+    left = [target - _held(model, shares, index) for index, target in enumerate(targets)]
     if min(left) < 0:
         return min(left)
     buffers = _buffers(model, shares).gpus

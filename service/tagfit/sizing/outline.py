@@ -70,20 +70,20 @@ def outline(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Ou
     around = _surroundings(arch, plan, gpus)
     chosen: list[int] = []
     latest: dict[tuple[int, ...], int] = {}
-    known: dict[tuple[int, ...], int] = {}
-    for place, (window, *_) in enumerate(around):
-        if window not in known:
+    known: dict[_Surroundings, int] = {}
+    for place, found in enumerate(around):
+        if found not in known:
             # continue from where the blocks around the last chosen one were seen last
             end = latest[around[chosen[-1]].window[1:]] if chosen else -1
             for new in range(end + 1, place + 1):
-                known.setdefault(around[new].window, len(chosen))
+                known.setdefault(around[new], len(chosen))
                 chosen.append(new)
-        latest[window[1:]] = place
-    users = dict.fromkeys(_user(arch, segment, gpus) for segment in plan)
+        latest[found.window[1:]] = place
+    users = dict.fromkeys(_users(arch, plan, gpus))
     return Outline(
         tuple(plan[place] for place in chosen),
         blocks,
-        tuple(known[window] for window, *_ in around),
+        tuple(known[found] for found in around),
         (
             (FIRST, *around[0].flat, *users),
             *((BLOCK, *around[place].flat) for place in chosen),
@@ -144,7 +144,7 @@ class _Surroundings(NamedTuple):
 
 
 def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surroundings]:
-    users = [_user(arch, segment, gpus) for segment in plan]
+    users = _users(arch, plan, gpus)
     left = Counter(users)
     before = 0
     row: list[int] = []
@@ -152,7 +152,7 @@ def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surround
     earlier: list[int] = []
     for segment, user in zip(plan, users, strict=True):
         left[user] -= 1
-        names.append(_name(segment, gpus))
+        names.append(_number(segment.start, segment, gpus))
         row.append(4 * names[-1] + 2 * min(left[user], 1) + bool(before & user))
         earlier.append(before)
         before |= user
@@ -175,11 +175,17 @@ def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surround
     return found[::-1]
 
 
-def _user(arch: Architecture, segment: Segment, gpus: int) -> int:
-    """The bit of a kind of block on a device: which inputs it needs there."""
-    kind = _kind_numbers(arch)[segment.start]
-    number = (kind * (gpus + 1) + segment.device) * (gpus + 1) + segment.cache_device
-    return 1 << (len(PARTS) + number)
+def _users(arch: Architecture, plan: Layout, gpus: int) -> list[int]:
+    """For each block the bit of its kind on its devices: which inputs it needs where.
+
+    The last block has few rows to multiply, which no other device does for the host.
+    """
+    numbers = _kind_numbers(arch)
+    last = len(plan) - 1
+    return [
+        1 << (len(PARTS) + 2 * _number(numbers[segment.start], segment, gpus) + (place == last))
+        for place, segment in enumerate(plan)
+    ]
 
 
 @lru_cache(maxsize=1024)
@@ -187,9 +193,9 @@ def _kind_numbers(arch: Architecture) -> dict[int, int]:
     return {block: number for number, block in enumerate(dict.fromkeys(kinds(arch)))}
 
 
-def _name(segment: Segment, gpus: int) -> int:
-    """A number for a segment of one block."""
-    number = segment.start * len(PARTS) + PARTS.index(segment.part)
+def _number(kind: int, segment: Segment, gpus: int) -> int:
+    """Of a kind of block on its devices."""
+    number = kind * len(PARTS) + PARTS.index(segment.part)
     for device in (segment.device, segment.elsewhere, segment.cache_device):
         number = number * (gpus + 1) + device
     return number

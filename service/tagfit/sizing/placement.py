@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -22,35 +22,19 @@ from tagfit.sizing.runtime import placement_group, predicted_bytes, setting
 from tagfit.sizing.search import largest_with_room
 
 
-class _Budget(msgspec.Struct, frozen=True):
-    """What the GPUs offer."""
+class _Budget(NamedTuple):
+    """What the GPUs offer; a number for each of them."""
 
     gpus: tuple[Device, ...]
     free: tuple[int, ...]
     """Before the driver context."""
-    context: tuple[int, ...]
-    margin: int
+    others: tuple[int, ...]
+    """What is there beside the model: driver context and projector."""
+    usable: tuple[int, ...]
+    """Free once the driver has its context: what llama.cpp sees."""
+    targets: tuple[int, ...]
+    """The most that llama.cpp will use."""
     projector_on_gpu: int
-
-    @property
-    def others(self) -> tuple[int, ...]:
-        """What each GPU holds beside the model."""
-        return tuple(
-            context + (0 if index else self.projector_on_gpu)
-            for index, context in enumerate(self.context)
-        )
-
-    @property
-    def usable(self) -> tuple[int, ...]:
-        """Free once the driver has its context: what llama.cpp sees."""
-        return tuple(
-            max(free - context, 0) for free, context in zip(self.free, self.context, strict=True)
-        )
-
-    @property
-    def targets(self) -> tuple[int, ...]:
-        """The most that llama.cpp will use of each GPU."""
-        return tuple(usable - self.margin for usable in self.usable)
 
 
 def place(
@@ -116,14 +100,10 @@ def max_context_length(
             return min(on_gpus, _room(model, budget, shares, hardware, projector_bytes))
         shares = _shares(model, budget)
         left = _room(model, budget, shares, hardware, projector_bytes)
-        is_wanted = verdict == "any" or not hardware.gpus or _is_whole(model, shares)
+        is_wanted = verdict == "any" or not hardware.gpus or fit.is_whole(model, shares)
         return left if is_wanted or left < 0 else -1
 
     return context(largest_with_room(room, -(-most // kv_cache.CELL_PADDING)))
-
-
-def _is_whole(model: fit.Load, shares: fit.Shares) -> bool:
-    return sum([share.full for share in shares]) == model.layers
 
 
 def _room(
@@ -177,12 +157,16 @@ def _budget(
         and all(amount >= needed for amount in free)
     )
     margin = _margin(hardware, needed if on_gpu else rules.FIT_MARGIN)
+    projector = projector_bytes if on_gpu else 0
+    contexts = [rules.DRIVER_CONTEXT[gpu.backend] for gpu in gpus]
+    usable = tuple([max(each - context, 0) for each, context in zip(free, contexts, strict=True)])
     return _Budget(
         gpus=gpus,
         free=free,
-        context=tuple(rules.DRIVER_CONTEXT[gpu.backend] for gpu in gpus),
-        margin=margin,
-        projector_on_gpu=projector_bytes if on_gpu else 0,
+        others=tuple([context + projector * (not i) for i, context in enumerate(contexts)]),
+        usable=usable,
+        targets=tuple([each - margin for each in usable]),
+        projector_on_gpu=projector,
     )
 
 
@@ -244,7 +228,7 @@ def _placement(
             layers=model.layers - offloaded,
         )
     )
-    whole = bool(shares) and _is_whole(model, shares)
+    whole = bool(shares) and fit.is_whole(model, shares)
     verdict, reason = _judge(devices, model.layers, hardware, whole=whole)
     return Placement(
         devices=tuple(devices),
