@@ -208,12 +208,12 @@ def test_every_example_does_what_was_asked_as_estimated(
     tag: str, context: int, rate: float | None
 ) -> None:
     found = only(asked(tag, context_length=context, min_generation_tokens_per_second=rate))
-    for example in found.examples:
-        answer = posted(found.request, example.hardware)
-        assert answer.fit.verdict == ("cpu" if example.kind == "CPU" else "gpu")
-        assert answer.speed.generation_tokens_per_second == example.generation_tokens_per_second
-        assert answer.speed.prefill_tokens_per_second == example.prefill_tokens_per_second
-        assert example.generation_tokens_per_second.expected >= (rate or 0)
+    for machine in found.examples:
+        answer = posted(found.request, machine.hardware)
+        assert answer.fit.verdict == ("cpu" if machine.kind == "CPU" else "gpu")
+        assert answer.speed.generation_tokens_per_second == machine.generation_tokens_per_second
+        assert answer.speed.prefill_tokens_per_second == machine.prefill_tokens_per_second
+        assert machine.generation_tokens_per_second.expected >= (rate or 0)
     kinds = [example.kind for example in found.examples]
     assert len(kinds) == len(set(kinds))
     assert (found.reason is None) == any(kind != "CPU" for kind in kinds)
