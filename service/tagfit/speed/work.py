@@ -113,6 +113,7 @@ def work(architecture: Architecture, weights: Weights) -> Work:
     )
 
 
+@lru_cache(maxsize=1024)
 def _attention_flops(architecture: Architecture) -> tuple[int, int]:
     """FLOPs of one token for each earlier one: keys and values, in full and sliding blocks."""
     full = sliding = 0
