@@ -18,7 +18,16 @@ from tagfit.sizing.outline import Layout, Outline, Segment, outline
 from tagfit.sizing.traced import traced
 from tests.oracle.specimens import SPECIMENS
 
-LAYOUTS = 8
+LAYOUTS = 6
+RUNTIMES = (
+    Runtime(context_length=4096),
+    Runtime(context_length=8192, parallel=4),
+    Runtime(context_length=8192, flash_attention=False),
+    Runtime(context_length=2048, parallel=2, kv_unified=True),
+    Runtime(context_length=16384, batch_size=16, micro_batch_size=16),
+    Runtime(context_length=4096, embedding=True),
+)
+"""The last but one has too few rows for a GPU to compute with weights of the host."""
 
 
 def architectures() -> dict[str, Architecture]:
@@ -51,9 +60,8 @@ def layouts(arch: Architecture, source: random.Random, gpus: int) -> Iterator[La
         yield tuple(segment for segment in segments if segment.start < segment.stop)
 
 
-def buffers(arch: Architecture, layout: Layout, gpus: int) -> Compute:
+def buffers(arch: Architecture, runtime: Runtime, layout: Layout, gpus: int) -> Compute:
     table = device_weights(arch, weights(arch, "F16"), padded=True)
-    runtime = Runtime(context_length=4096)
     output = max(segment.device for segment in layout if segment.device < gpus or len(layout) == 1)
     return compute(table, runtime, layout, gpus=gpus, output_device=output)
 
@@ -69,20 +77,36 @@ def every_block(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -
     return outline(arch, layout, gpus, whole=True)
 
 
-@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize("gpus", [1, 2, 3])
 @pytest.mark.parametrize("model", sorted(ARCHITECTURES))
 def test_a_layout_that_follows_others_needs_what_it_needs_alone(
     model: str, gpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arch = ARCHITECTURES[model]
-    some = list(layouts(arch, random.Random(f"{model} {gpus}"), gpus))
+    source = random.Random(f"{model} {gpus}")
+    runtime = source.choice(RUNTIMES)
+    some = list(layouts(arch, source, gpus))
     forget()
-    found = [buffers(arch, layout, gpus) for layout in some]
+    found = [buffers(arch, runtime, layout, gpus) for layout in some]
     monkeypatch.setattr(sizing_compute, "outline", every_block)
     alone = []
     for layout in some:
         forget()
-        alone.append(buffers(arch, layout, gpus))
+        alone.append(buffers(arch, runtime, layout, gpus))
     forget()
 
     assert found == alone
+
+
+def test_many_gpus_are_told_apart() -> None:
+    """By numbers that stay small: 8 GPUs and the host, with experts that lie elsewhere."""
+    arch = ARCHITECTURES["gpt-oss"]
+    blocks, gpus = arch.block_count, 8
+    each = [(gpu * blocks // gpus, (gpu + 1) * blocks // gpus) for gpu in range(gpus)]
+    layout = tuple(Segment(gpu, *ends, "moe", gpus) for gpu, ends in enumerate(each))
+    forget()
+
+    found = buffers(arch, RUNTIMES[0], layout, gpus)
+
+    assert len(found.gpus) == gpus
+    assert min(found.gpus) > 0

@@ -125,67 +125,91 @@ def _cache_device(arch: Architecture, layout: Layout, segment: Segment, block: i
 
 
 class _Surroundings(NamedTuple):
-    """What decides on a block's step; sets are of kinds of blocks on a device, as bits."""
+    """What decides on a block's step; the last three are of kinds of blocks on their devices."""
 
     window: tuple[int, ...]
-    """The block and those next to it: the segment, and whether a first or one of the last two."""
+    """The block and those next to it: the segment, and whether a first or the last such."""
     names: tuple[int, ...]
     """The same without their place among others."""
-    before: int
-    after: int
-    ahead: int
-    """Those after it up to where weights come from another device, with a bit for the end by the
-    part that is there: inputs that they are the first to need are copied with the block's own."""
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    ahead: tuple[int, ...]
+    """Those after it up to where weights come from another device, with the part that is there of
+    the last block if it is among them: inputs that they are the first to need are copied with the
+    block's own."""
 
     @property
-    def flat(self) -> tuple[int, ...]:
-        """All of it, but inputs that were copied before are not copied again."""
-        return (*self.names, self.before, self.after, self.ahead & ~self.before)
+    def flat(self) -> Place:
+        """All of it but the window."""
+        return (*self.names, *self[2:])
 
 
 def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surroundings]:
     users = _users(arch, plan, gpus)
     left = Counter(users)
-    before = 0
+    seen: set[int] = set()
+    before: tuple[int, ...] = ()
     row: list[int] = []
     names: list[int] = []
-    earlier: list[int] = []
+    earlier: list[tuple[int, ...]] = []
     for segment, user in zip(plan, users, strict=True):
         left[user] -= 1
         names.append(_number(segment.start, segment, gpus))
-        row.append(4 * names[-1] + 2 * min(left[user], 1) + bool(before & user))
+        row.append(4 * names[-1] + 2 * min(left[user], 1) + (user in seen))
         earlier.append(before)
-        before |= user
+        if user not in seen:
+            seen.add(user)
+            before = tuple(sorted(seen))
     beyond = [-1] * reach(arch)
     padded = [*beyond, *row, *beyond]
     named = [*beyond, *names, *beyond]
     found = []
     last = len(plan) - 1
-    after, ahead = 0, 1
+    later: set[int] = set()
+    after: tuple[int, ...] = ()
+    ahead = {-1}
     for place in range(last, -1, -1):
         near = slice(place, place + 2 * len(beyond) + 1)
-        window, known = tuple(padded[near]), tuple(named[near])
-        found.append(_Surroundings(window, known, earlier[place], after, ahead))
-        after |= users[place]
-        part = PARTS.index(plan[place].part)
+        # inputs that were copied before are not copied again
+        new = tuple(sorted(ahead.difference(earlier[place])))
+        found.append(
+            _Surroundings(tuple(padded[near]), tuple(named[near]), earlier[place], after, new)
+        )
+        if users[place] not in later:
+            later.add(users[place])
+            after = tuple(sorted(later))
         if _crosses(arch, plan[place], gpus):
-            ahead = users[place] | (1 << part if place == last else 0)
+            ahead = {users[place]}
+            if place == last:
+                ahead.add(-1 - PARTS.index(plan[place].part))
         else:
-            ahead |= users[place]
+            ahead.add(users[place])
     return found[::-1]
 
 
 def _users(arch: Architecture, plan: Layout, gpus: int) -> list[int]:
-    """For each block the bit of its kind on its devices: which inputs it needs where.
+    """For each block a number of its kind on its devices: which inputs it needs where.
 
-    The last block has few rows to multiply, which no other device does for the host.
+    The last block has few rows to multiply, which no other device does for the host. A recurrent
+    model's blocks overlap, so that next to another device some of a block's nodes are computed
+    there.
     """
-    numbers = _kind_numbers(arch)
+    kind_numbers = _kind_numbers(arch)
+    distance = reach(arch) if arch.architecture in kv_cache.HYBRIDS else 0
     last = len(plan) - 1
-    return [
-        1 << (len(PARTS) + 2 * _number(numbers[segment.start], segment, gpus) + (place == last))
-        for place, segment in enumerate(plan)
-    ]
+    numbers = []
+    for place, segment in enumerate(plan):
+        number = _number(kind_numbers[segment.start], segment, gpus)
+        for step in (-1, 1):
+            border = 0
+            for away in range(1, distance + 1):
+                other = place + away * step
+                if 0 <= other <= last and plan[other].device != segment.device:
+                    border = 1 + (away - 1) * (gpus + 1) + plan[other].device
+                    break
+            number = number * (1 + distance * (gpus + 1)) + border
+        numbers.append(2 * number + (place == last))
+    return numbers
 
 
 @lru_cache(maxsize=1024)
