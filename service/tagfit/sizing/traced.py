@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from threading import RLock
+from threading import Lock
 from typing import cast
 
 from tagfit.facts import Architecture, CacheType
@@ -48,7 +48,7 @@ class Traced:
         self._steps = list(self._shipped.steps)
         self._same = {step: number for number, step in enumerate(self._steps)}
         self._replay = Replay(self._steps, gpus + 1, padded=padded)
-        self._lock = RLock()
+        self._lock = Lock()
 
     def needed(self, outline: Outline, weights: DeviceWeights, cells: int) -> Needed:
         """Bytes of each GPU's buffer and of the host's."""
@@ -129,18 +129,8 @@ class Traced:
         return trace(order, gpus + 1, padded=self._padded, reach=reach(arch))
 
 
-@lru_cache(maxsize=512)
-def traced(
-    arch: Architecture,
-    shape: Batch,
-    gpus: int,
-    output_device: int,
-    *,
-    pipeline: bool,
-    padded: bool,
-) -> Traced:
-    """What is known of a model's graphs; it grows with each layout that is asked for."""
-    return Traced(arch, shape, gpus, output_device, pipeline=pipeline, padded=padded)
+traced = lru_cache(maxsize=512)(Traced)
+"""What is known of one model's graphs; it grows with each layout that is asked for."""
 
 
 def _block(arch: Architecture, segment: Segment) -> Block:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from threading import Lock
 from typing import NamedTuple
 
 from tagfit.sizing.graph.allocator import ALLOCATE, FREE, Lasting, Step
@@ -40,7 +39,7 @@ class _Point(NamedTuple):
 
 
 class Replay:
-    """What courses through steps need; ``steps`` may become more.
+    """What courses through steps need, for one thread at a time; ``steps`` may become more.
 
     Every size is linear in the cells, and every choice compares sums of sizes. So where two numbers
     of cells lead to the same choices, all numbers between do, and what they need lies on a line.
@@ -52,23 +51,21 @@ class Replay:
         self._alignments = (*[gpu] * (backends - 1), HOST_ALIGNMENT)
         self._courses: dict[Course, list[_Point]] = {}
         self._runs: dict[int, _Run] = {}
-        self._lock = Lock()
 
     def needed(self, course: Course, cells: int) -> Needed:
         """Bytes of each backend's buffer."""
-        with self._lock:
-            if len(self._courses) > KEPT_COURSES:
-                self._courses.clear()
-            points = self._courses.setdefault(course, [])
-            place = bisect_left(points, cells, key=_cells)
-            if place < len(points) and points[place].cells == cells:
-                return points[place].needed
-            if 0 < place < len(points):
-                found = _between(points[place - 1], points[place], cells)
-                if found:
-                    return found
-            points.insert(place, self._run(cells).follow(course))
+        if len(self._courses) > KEPT_COURSES:
+            self._courses.clear()
+        points = self._courses.setdefault(course, [])
+        place = bisect_left(points, cells, key=_cells)
+        if place < len(points) and points[place].cells == cells:
             return points[place].needed
+        if 0 < place < len(points):
+            found = _between(points[place - 1], points[place], cells)
+            if found:
+                return found
+        points.insert(place, self._run(cells).follow(course))
+        return points[place].needed
 
     def _run(self, cells: int) -> _Run:
         if cells not in self._runs:
