@@ -18,7 +18,7 @@ GPU_ALIGNMENT = 128
 ENDLESS = 1 << 62
 ALIGNED_CELLS = 128
 """What this many cells take is aligned for every buffer."""
-KEPT_COURSES = 1024
+KEPT_COURSES = 64
 KEPT_RUNS = 4
 
 Copies = tuple[int, ...]
