@@ -100,6 +100,11 @@ def load(
     return Load(arch, runtime, device_weights(arch, weights, padded=padded), exact)
 
 
+def _first_layer(model: Load, shares: Shares) -> int:
+    """The first layer on a GPU."""
+    return max(model.layers - sum([share.layers for share in shares]), 0)
+
+
 def is_whole(model: Load, shares: Shares) -> bool:
     """Whether every layer lies on the GPUs as a whole."""
     return sum([share.layers - share.partial for share in shares]) == model.layers
@@ -126,7 +131,7 @@ def resident(model: Load, shares: Shares) -> tuple[Used, ...]:
     """Weights and caches on each GPU, then on the host."""
     host = model.weights.host
     blocks = model.arch.block_count
-    start = max(blocks + 1 - sum([share.layers for share in shares]), 0)
+    start = _first_layer(model, shares)
     host_blocks = min(start, blocks)
     on_host = host.inputs + host.blocks(0, host_blocks) + host.rotation(0, host_blocks)
     found: list[Used] = []
@@ -166,7 +171,7 @@ def _on_gpu(model: Load, first: int, share: Share, arriving: int = 0) -> Used:
 def _held(model: Load, shares: Shares, index: int) -> int:
     """Bytes of weights and caches on one GPU."""
     blocks = model.arch.block_count
-    first = max(blocks + 1 - sum([share.layers for share in shares]), 0)
+    first = _first_layer(model, shares)
     first += sum([share.layers for share in shares[:index]])
     arriving = 0
     if index and (before := shares[index - 1]).overflow_to_next:
@@ -186,7 +191,7 @@ def _buffers(model: Load, shares: Shares) -> Compute:
 
 def _exact_buffers(model: Load, shares: Shares) -> Compute:
     blocks, host = model.arch.block_count, len(shares)
-    first = max(blocks + 1 - sum([share.layers for share in shares]), 0)
+    first = _first_layer(model, shares)
     layout = [Segment(host, 0, min(first, blocks))]
     output = host
     for gpu, share in enumerate(shares):
@@ -239,7 +244,10 @@ def fit(model: Load, free: tuple[int, ...], targets: tuple[int, ...]) -> Shares:
         share._replace(partial=share.layers - (index == last))
         for index, share in enumerate(everything)
     )
-    if not model.arch.expert_count or sum(search.used(dense)) >= sum(targets):
+    if not model.arch.expert_count:
+        return shares
+    *on_gpus, _ = measure(model, dense)
+    if sum([used.total for used in on_gpus]) >= sum(targets):
         return shares
     return search.front_to_back(shares)
 
@@ -253,10 +261,6 @@ class _Search:
         first = rough(model.arch, model.runtime, len(targets), copied_bytes=copied)
         self._buffers = list(first.gpus)
         """Compute buffers as measured last; at first about what they may be."""
-
-    def used(self, shares: Shares) -> tuple[int, ...]:
-        """Bytes on each GPU."""
-        return tuple(used.total for used in measure(self._model, shares)[:-1])
 
     def _most(self, index: int, count: int, layout: Callable[[int], Shares]) -> int:
         """The largest n up to count whose layout keeps a GPU within its target.

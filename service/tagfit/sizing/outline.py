@@ -67,7 +67,8 @@ def outline(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Ou
     if whole or (len(layout) > 1 and arch.embedding_length_per_layer_input):
         # each block's own input is copied to its device
         return Outline(plan, blocks, tuple(range(len(plan))), ())
-    around = _surroundings(arch, plan, gpus)
+    users = _users(arch, plan, gpus)
+    around = _surroundings(arch, plan, users, gpus)
     chosen: list[int] = []
     latest: dict[tuple[int, ...], int] = {}
     known: dict[_Surroundings, int] = {}
@@ -79,15 +80,15 @@ def outline(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Ou
                 known.setdefault(around[new], len(chosen))
                 chosen.append(new)
         latest[found.window[1:]] = place
-    users = dict.fromkeys(_users(arch, plan, gpus))
+    kinds_of_users = tuple(dict.fromkeys(users))
     return Outline(
         tuple(plan[place] for place in chosen),
         blocks,
         tuple(known[found] for found in around),
         (
-            (FIRST, *around[0].flat, *users),
+            (FIRST, *around[0].flat, *kinds_of_users),
             *((BLOCK, *around[place].flat) for place in chosen),
-            (LAST, *around[-1].flat, *users),
+            (LAST, *around[-1].flat, *kinds_of_users),
         ),
     )
 
@@ -144,8 +145,9 @@ class _Surroundings(NamedTuple):
         return (*self.names, *self[2:])
 
 
-def _surroundings(arch: Architecture, plan: Layout, gpus: int) -> list[_Surroundings]:
-    users = _users(arch, plan, gpus)
+def _surroundings(
+    arch: Architecture, plan: Layout, users: list[int], gpus: int
+) -> list[_Surroundings]:
     left = Counter(users)
     seen: set[int] = set()
     before: tuple[int, ...] = ()

@@ -14,10 +14,11 @@ from tagfit.speed.roofline import PCIE_BANDWIDTH
 from tagfit.speed.work import Work
 
 PADDING = 0.02
-"""Of a model's bytes, what a GPU's paddings may add: rows are padded to 512 elements, of which
-embeddings that are no multiple lack a few in a hundred."""
+"""Of a model's bytes, more than a GPU's paddings add (a row of each tensor to 512 elements) and
+than what counts as nothing on the host (0.5 %, speed/work.py)."""
 EVEN_TYPES = 0.8
-"""A share of the bytes is at least so much of the same share of the elements, as types differ."""
+"""A guess: a share of the bytes is at least so much of the same share of the elements, as types
+differ."""
 
 
 class Needs(NamedTuple):

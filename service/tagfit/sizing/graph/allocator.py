@@ -161,6 +161,7 @@ class _Tracer:
             return (*self._name(tensor.original), tensor.backend)
         owner = tensor.base or tensor
         if owner.weight:
+            self._stand_alone |= owner.weight[1] > 0
             return (*owner.weight, owner.backend)
         if owner.index not in self._inputs:
             # of the first step all graphs of a model have the same
