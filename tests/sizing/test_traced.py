@@ -9,7 +9,7 @@ import pytest
 
 from tagfit.catalog.library import load
 from tagfit.facts import Architecture, Runtime
-from tagfit.sizing import compute as sizing_compute
+from tagfit.sizing import traced as sizing_traced
 from tagfit.sizing.compute import Compute, compute
 from tagfit.sizing.device_weights import Part, device_weights
 from tagfit.sizing.graph.forward import kinds
@@ -88,7 +88,7 @@ def test_a_layout_that_follows_others_needs_what_it_needs_alone(
     some = list(layouts(arch, source, gpus))
     forget()
     found = [buffers(arch, runtime, layout, gpus) for layout in some]
-    monkeypatch.setattr(sizing_compute, "outline", every_block)
+    monkeypatch.setattr(sizing_traced, "outline", every_block)
     alone = []
     for layout in some:
         forget()

@@ -13,7 +13,7 @@ from tagfit.sizing import kv_cache
 from tagfit.sizing.device_weights import DeviceWeights
 from tagfit.sizing.flash_attention import runs_on_cuda
 from tagfit.sizing.graph.blocks import batch
-from tagfit.sizing.outline import Layout, outline
+from tagfit.sizing.outline import Layout
 from tagfit.sizing.traced import traced
 
 
@@ -52,8 +52,8 @@ def compute(
     cache_type = runtime.kv_cache_type
     on_host = weights.padded and gpus > 0 and not runs_on_cuda(arch, cache_type)
     known = traced(arch, shape, simulated, output_device, pipeline=pipeline, padded=weights.padded)
-    few = outline(arch, layout, simulated, whole=pipeline and on_host)
-    *found, host = known.needed(few, weights, kv_cache.cells_per_stream(runtime))
+    cells = kv_cache.cells_per_stream(runtime)
+    *found, host = known.needed(layout, weights, cells, whole=pipeline and on_host)
     if simulated < gpus:
         first, middle, last = found
         found = [first, *[middle] * (gpus - 2), last]

@@ -14,9 +14,9 @@ from tagfit.sizing.graph.allocator import Step, Trace, trace
 from tagfit.sizing.graph.blocks import Batch, Weight
 from tagfit.sizing.graph.blocks import Step as Block
 from tagfit.sizing.graph.forward import forward
-from tagfit.sizing.graph.replay import Copies, Needed, Replay
+from tagfit.sizing.graph.replay import KEPT_COURSES, Copies, Course, Needed, Replay
 from tagfit.sizing.graph.scheduler import schedule
-from tagfit.sizing.outline import Layout, Outline, Place, Segment, reach
+from tagfit.sizing.outline import Layout, Outline, Place, Segment, outline, reach
 from tagfit.sizing.shipped_steps import KnownSteps, digest, shipped_steps
 from tagfit.sizing.tensors import tensor_groups
 
@@ -48,18 +48,25 @@ class Traced:
         self._steps = list(self._shipped.steps)
         self._same = {step: number for number, step in enumerate(self._steps)}
         self._replay = Replay(self._steps, gpus + 1, padded=padded)
+        self._course = lru_cache(KEPT_COURSES)(self._new_course)
         self._lock = Lock()
 
-    def needed(self, outline: Outline, weights: DeviceWeights, cells: int) -> Needed:
-        """Bytes of each GPU's buffer and of the host's."""
+    def needed(self, layout: Layout, weights: DeviceWeights, cells: int, *, whole: bool) -> Needed:
+        """Bytes of each GPU's buffer and of the host's; ``whole`` as for an outline."""
         with self._lock:
-            return self._replay.needed(tuple(self._course(outline, weights)), cells)
+            return self._course(layout, weights, whole).needed(cells)
 
-    def _course(self, outline: Outline, weights: DeviceWeights) -> Iterator[tuple[int, Copies]]:
+    def _new_course(self, layout: Layout, weights: DeviceWeights, whole: bool) -> Course:
+        few = outline(self._arch, layout, self._gpus, whole=whole)
+        return self._replay.course(list(self._steps_with_copies(few, weights)))
+
+    def _steps_with_copies(
+        self, few: Outline, weights: DeviceWeights
+    ) -> Iterator[tuple[int, Copies]]:
         """The layout's steps, each with the sizes of the weights that it copies."""
-        first, *chosen, last = self._steps_of(outline)
-        outside, blocks = weights.outside_copies, outline.blocks
-        of_blocks = (chosen[place] for place in outline.stand_ins)
+        first, *chosen, last = self._steps_of(few)
+        outside, blocks = weights.outside_copies, few.blocks
+        of_blocks = (chosen[place] for place in few.stand_ins)
         for position, number in enumerate((first, *of_blocks, last), -1):
             names = self._steps[number].weights
             yield (

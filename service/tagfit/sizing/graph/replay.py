@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from tagfit.sizing.graph.allocator import ALLOCATE, FREE, Lasting, Step
@@ -19,23 +20,14 @@ ENDLESS = 1 << 62
 ALIGNED_CELLS = 128
 """What this many cells take is aligned for every buffer."""
 KEPT_COURSES = 64
-KEPT_RUNS = 4
+KEPT_RUNS = 8
+RISES = -1
+"""A choice: the slot ends higher than all before it in its step."""
 
 Copies = tuple[int, ...]
 """Sizes of the weights that a step copies."""
-Course = tuple[tuple[int, Copies], ...]
-"""Steps by number in the order in which a model takes them, some of them many times."""
 Needed = tuple[int, ...]
 """Bytes of each backend's buffer."""
-
-
-class _Point(NamedTuple):
-    """What a course needs at a number of cells."""
-
-    cells: int
-    needed: Needed
-    choices: int
-    """A hash of all choices: which free block each slot takes, and which slot ends highest."""
 
 
 class Replay:
@@ -49,14 +41,41 @@ class Replay:
         self._steps = steps
         gpu = GPU_ALIGNMENT if padded else HOST_ALIGNMENT
         self._alignments = (*[gpu] * (backends - 1), HOST_ALIGNMENT)
-        self._courses: dict[Course, list[_Point]] = {}
-        self._runs: dict[int, _Run] = {}
+        self._tasks: dict[tuple[int, Copies], int] = {}
+        self._known_tasks: list[_Task] = []
+        self._programs: dict[int, _Program] = {}
+        self._course = lru_cache(KEPT_COURSES)(partial(Course, self))
+        self._run = lru_cache(KEPT_RUNS)(partial(_Run, self._known_tasks, backends))
 
-    def needed(self, course: Course, cells: int) -> Needed:
+    def course(self, steps: Sequence[tuple[int, Copies]]) -> Course:
+        """Steps by number in the order in which a model takes them, some of them many times."""
+        return self._course(tuple(map(self._task, steps)))
+
+    def follow(self, tasks: tuple[int, ...], cells: int) -> _Point:
+        """What a course needs."""
+        return self._run(cells).follow(tasks)
+
+    def _task(self, step: tuple[int, Copies]) -> int:
+        if step not in self._tasks:
+            number, copies = step
+            if number not in self._programs:
+                self._programs[number] = _program(self._steps[number], self._alignments)
+            self._tasks[step] = len(self._tasks)
+            self._known_tasks.append(_Task(self._programs[number], copies))
+        return self._tasks[step]
+
+
+class Course:
+    """The steps of one layout and one quantization."""
+
+    def __init__(self, replay: Replay, tasks: tuple[int, ...]) -> None:
+        self._replay = replay
+        self._tasks = tasks
+        self._points: list[_Point] = []
+
+    def needed(self, cells: int) -> Needed:
         """Bytes of each backend's buffer."""
-        if len(self._courses) > KEPT_COURSES:
-            self._courses.clear()
-        points = self._courses.setdefault(course, [])
+        points = self._points
         place = bisect_left(points, cells, key=_cells)
         if place < len(points) and points[place].cells == cells:
             return points[place].needed
@@ -64,15 +83,20 @@ class Replay:
             found = _between(points[place - 1], points[place], cells)
             if found:
                 return found
-        points.insert(place, self._run(cells).follow(course))
+        points.insert(place, self._replay.follow(self._tasks, cells))
         return points[place].needed
 
-    def _run(self, cells: int) -> _Run:
-        if cells not in self._runs:
-            while len(self._runs) >= KEPT_RUNS:
-                del self._runs[next(iter(self._runs))]
-            self._runs[cells] = _Run(self._steps, self._alignments, cells)
-        return self._runs[cells]
+
+class _Point(NamedTuple):
+    """What a course needs at a number of cells."""
+
+    cells: int
+    needed: Needed
+    choices: int
+    """A hash of all choices: which free block each slot takes, and which slot ends highest.
+
+    Of negative numbers none but RISES is among them: hash(-1) is hash(-2).
+    """
 
 
 def _cells(point: _Point) -> int:
@@ -87,11 +111,56 @@ def _between(low: _Point, high: _Point, cells: int) -> Needed:
     return tuple(a + (b - a) * part // span for a, b in zip(low.needed, high.needed, strict=True))
 
 
+class _Program(NamedTuple):
+    """A step, ready to be run many times."""
+
+    events: tuple[tuple[int, int, int, int, int], ...]
+    """Action, slot, backend, and which of the sizes it has and keeps."""
+    sizes: tuple[tuple[int, int, int, int], ...]
+    """Fixed bytes, bytes a cell, which of the copied weights (or -1), and the alignment."""
+    slots: int
+    lasting: tuple[Lasting, ...]
+    passed_on: tuple[int, ...]
+    kept: tuple[tuple[Lasting, int], ...]
+
+
+def _program(step: Step, alignments: tuple[int, ...]) -> _Program:
+    sizes: dict[tuple[int, int, int, int], int] = {}
+
+    def aligned(size: int, backend: int) -> int:
+        return sizes.setdefault((*step.sizes[size], alignments[backend]), len(sizes))
+
+    numbers = iter(array("h", step.events))
+    events = tuple(
+        (action, slot, backend, aligned(size, backend), aligned(kept, backend))
+        for action, slot, backend, size, kept in zip(*[numbers] * 5, strict=True)
+    )
+    return _Program(
+        events,
+        tuple(sizes),
+        max((slot for _, slot, *_ in events), default=-1) + 1,
+        step.lasting,
+        step.passed_on,
+        tuple((name, slot) for slot, name in step.kept),
+    )
+
+
+class _Task(NamedTuple):
+    """A step with the weights that it copies."""
+
+    program: _Program
+    copies: Copies
+
+
+Blocks = tuple[tuple[int, int], ...]
+"""Offset and size of a buffer's free blocks, by offset; the last one is endless."""
+
+
 class _State(NamedTuple):
     """Memory between two steps."""
 
-    free: tuple[tuple[tuple[int, int], ...], ...]
-    """Offset and size of the free blocks of each backend, the last of which is endless."""
+    free: tuple[Blocks, ...]
+    """Of each backend."""
     passed_on: tuple[int, ...]
     """Offsets of the slots that the step before has passed on."""
     lasting: frozenset[tuple[Lasting, int]]
@@ -109,32 +178,30 @@ class _End(NamedTuple):
 class _Run:
     """The steps for a cache of so many cells."""
 
-    def __init__(self, steps: Sequence[Step], alignments: tuple[int, ...], cells: int) -> None:
-        self._steps = steps
-        self._alignments = alignments
+    def __init__(self, tasks: Sequence[_Task], backends: int, cells: int) -> None:
+        self._tasks = tasks
         self._cells = cells
         self._states: dict[_State, int] = {}
         self._known: list[_State] = []
-        self._ends: dict[tuple[int, int, Copies], _End] = {}
-        """By state, step and sizes of copied weights."""
-        self._start = self._number(_State((((0, ENDLESS),),) * len(alignments), (), frozenset()))
+        self._ends: dict[tuple[int, int], _End] = {}
+        """By state and task."""
+        self._start = self._number(_State((((0, ENDLESS),),) * backends, (), frozenset()))
 
-    def follow(self, course: Course) -> _Point:
+    def follow(self, tasks: tuple[int, ...]) -> _Point:
         """What a course needs."""
         state = self._start
         passed: list[_End] = []
-        for step, copies in course:
-            key = state, step, copies
+        for key_of_task in tasks:
+            key = state, key_of_task
             end = self._ends.get(key)
             if end is None:
                 end = self._ends[key] = self._execute(*key)
             passed.append(end)
             state = end.state
-        by_backend = list(zip(*(end.needed for end in passed), strict=True))
+        by_backend = list(zip(*[end.needed for end in passed], strict=True))
         needed = tuple(map(max, by_backend))
         highest = tuple(map(tuple.index, by_backend, needed))
-        choices = hash((highest, *(end.choices for end in passed)))
-        return _Point(self._cells, needed, choices)
+        return _Point(self._cells, needed, hash((highest, *[end.choices for end in passed])))
 
     def _number(self, state: _State) -> int:
         if state not in self._states:
@@ -142,94 +209,69 @@ class _Run:
             self._known.append(state)
         return self._states[state]
 
-    def _execute(self, start: int, number: int, copies: Copies) -> _End:
-        state, step, alignments = self._known[start], self._steps[number], self._alignments
+    def _execute(self, start: int, number: int) -> _End:
+        state, (program, copies) = self._known[start], self._tasks[number]
+        cells = self._cells
         sizes = [
-            copies[weight] if weight >= 0 else fixed + per_cell * self._cells
-            for fixed, per_cell, weight in step.sizes
+            -(-(fixed + per_cell * cells if weight < 0 else copies[weight]) // to) * to
+            for fixed, per_cell, weight, to in program.sizes
         ]
-        buffers = [_Buffer(free) for free in state.free]
-        offsets = dict(enumerate(state.passed_on))
         lasting = dict(state.lasting)
-        offsets.update((-slot, lasting.pop(name)) for slot, name in enumerate(step.lasting, 1))
-        numbers = iter(array("h", step.events))
-        for action, slot, backend, size, kept in zip(*[numbers] * 5, strict=True):
-            alignment = alignments[backend]
-            needed = -(-sizes[size] // alignment) * alignment
+        offsets = list(state.passed_on)
+        offsets += [0] * (program.slots - len(offsets))
+        # slots -1, -2 and so on
+        offsets += [lasting.pop(name) for name in program.lasting][::-1]
+        free = [list(blocks) for blocks in state.free]
+        needed = [0] * len(free)
+        choices: list[int] = []
+        for action, slot, backend, size, kept in program.events:
             if action == ALLOCATE:
-                offsets[slot] = buffers[backend].allocate(needed)
+                offsets[slot], end = _allocate(free[backend], sizes[size], choices)
+                if end > needed[backend]:
+                    needed[backend] = end
+                    choices.append(RISES)
             elif action == FREE:
-                buffers[backend].free(offsets[slot], needed)
-            else:
-                left = -(-sizes[kept] // alignment) * alignment
-                if needed > left:
-                    buffers[backend].free(offsets[slot] + left, needed - left)
-        lasting.update((name, offsets[slot]) for slot, name in step.kept)
-        end = _State(
-            tuple(tuple((at, size) for at, size in buffer.free_blocks) for buffer in buffers),
-            tuple(offsets[slot] for slot in step.passed_on),
+                _free(free[backend], offsets[slot], sizes[size], choices)
+            elif sizes[size] > sizes[kept]:
+                left = sizes[kept]
+                _free(free[backend], offsets[slot] + left, sizes[size] - left, choices)
+        lasting.update([(name, offsets[slot]) for name, slot in program.kept])
+        end_state = _State(
+            tuple(map(tuple, free)),
+            tuple([offsets[slot] for slot in program.passed_on]),
             frozenset(lasting.items()),
         )
-        return _End(
-            self._number(end),
-            tuple(buffer.size for buffer in buffers),
-            hash(tuple(tuple(buffer.choices) for buffer in buffers)),
-        )
+        return _End(self._number(end_state), tuple(needed), hash(tuple(choices)))
 
 
-class _Buffer:
-    """Best fit over free blocks, the last of which is endless."""
+def _allocate(blocks: list[tuple[int, int]], size: int, choices: list[int]) -> tuple[int, int]:
+    """Offsets of a new slot and its end: in the smallest block that is large enough."""
+    best, best_size, large_enough = -1, ENDLESS, 0
+    for index in range(len(blocks) - 1):
+        available = blocks[index][1]
+        if size <= available:
+            large_enough |= 1 << index
+            if available <= best_size:
+                best, best_size = index, available
+    offset, available = blocks[best]
+    if available == size:
+        del blocks[best]
+    else:
+        blocks[best] = offset + size, available - size
+    choices += large_enough, 2 * (best + 1) + (available == size)
+    return offset, offset + size
 
-    __slots__ = ("choices", "free_blocks", "size")
 
-    def __init__(self, free: Iterable[tuple[int, int]]) -> None:
-        self.free_blocks = [list(block) for block in free]
-        self.size = 0
-        self.choices: list[int] = []
-
-    def allocate(self, size: int) -> int:
-        """The offset of a new slot."""
-        blocks = self.free_blocks
-        best, best_size, large_enough = -1, ENDLESS, 0
-        for index in range(len(blocks) - 1):
-            available = blocks[index][1]
-            if size <= available:
-                large_enough |= 1 << index
-                if available <= best_size:
-                    best, best_size = index, available
-        block = blocks[best]
-        offset = block[0]
-        block[0] += size
-        block[1] -= size
-        rises = offset + size > self.size
-        self.choices += (large_enough, 4 * best + 2 * bool(block[1]) + rises)
-        if not block[1]:
-            del blocks[best]
-        if rises:
-            self.size = offset + size
-        return offset
-
-    def free(self, offset: int, size: int) -> None:
-        """Give a slot back, or its end."""
-        blocks = self.free_blocks
-        end = offset + size
-        for index, block in enumerate(blocks):
-            if block[0] + block[1] == offset:
-                block[1] += size
-                joined = index + 1 < len(blocks) and blocks[index + 1][0] == end
-                if joined:
-                    block[1] += blocks.pop(index + 1)[1]
-                self.choices.append(4 * index + joined)
-                return
-            if block[0] == end:
-                block[0] = offset
-                block[1] += size
-                joined = index > 0 and blocks[index - 1][0] + blocks[index - 1][1] == offset
-                if joined:
-                    blocks[index - 1][1] += block[1]
-                    del blocks[index]
-                self.choices.append(4 * index + 2 + joined)
-                return
-        position = next((i for i, block in enumerate(blocks) if block[0] >= offset), len(blocks))
-        blocks.insert(position, [offset, size])
-        self.choices.append(~position)
+def _free(blocks: list[tuple[int, int]], offset: int, size: int, choices: list[int]) -> None:
+    """Give a slot back, or its end: it joins the free blocks on either side."""
+    place = bisect_left(blocks, (offset,))
+    after, size_after = blocks[place]
+    joins_next = after == offset + size
+    if joins_next:
+        size += size_after
+    joins_last = place > 0 and sum(blocks[place - 1]) == offset
+    if joins_last:
+        offset, size_before = blocks[place - 1]
+        size += size_before
+    blocks[place - joins_last : place + joins_next] = [(offset, size)]
+    choices.append(4 * place + 2 * joins_last + joins_next)
