@@ -290,3 +290,5 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks and the output layer, as llama.cpp counts them: block_count + 1."""
     verdict: Verdict
     reason: str
+    exact: bool = True
+    """False: compute buffers by closed form."""

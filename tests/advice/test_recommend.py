@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagfit.advice.candidates import candidates
+from tagfit.advice.candidates import SCORE_DIGITS, candidates
 from tagfit.advice.estimate import Load
 from tagfit.advice.jobs import JOBS
 from tagfit.advice.machine import Machine, PostedGpu, PostedHardware, read_machine
-from tagfit.advice.ranking import SCORE_DIGITS, Limits, Search
+from tagfit.advice.ranking import Limits, Search
 from tagfit.advice.recommend import RecommendRequest, Wish, load_of, narrow, recommend, search_of
 from tagfit.advice.roles import recommend_set
 from tagfit.catalog.library import load

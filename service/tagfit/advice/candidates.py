@@ -21,6 +21,9 @@ UNCERTAIN = 0.01
 """What a quantization keeps to within this much counts as all: one standard error of MMLU, by
 which it was measured (14,042 questions, 66 % right of which 25 % by chance: 0.4 of 41 points)."""
 
+SCORE_DIGITS = 3
+"""Scores that agree so far are a tie."""
+
 
 class Offer(msgspec.Struct, frozen=True, dict=True, eq=False):
     """A tag of the library that llama.cpp runs."""
@@ -58,7 +61,7 @@ class Mode(NamedTuple):
 PLAIN = (Mode(1.0, 1.0, ""),)
 
 
-class Candidate(msgspec.Struct, frozen=True, eq=False):
+class Candidate(msgspec.Struct, frozen=True, dict=True, eq=False):
     """An offer and how well it serves a use."""
 
     offer: Offer
@@ -75,7 +78,12 @@ class Candidate(msgspec.Struct, frozen=True, eq=False):
         """The tag."""
         return self.offer.tag.name
 
-    @property
+    @cached_property
+    def highest_score(self) -> float:
+        """Its bound as a score."""
+        return round(self.bound, SCORE_DIGITS)
+
+    @cached_property
     def held_bytes(self) -> int:
         """Weights that have to lie somewhere: all but embeddings that are only looked up."""
         return self.offer.needs.dense_bytes + self.offer.needs.expert_bytes

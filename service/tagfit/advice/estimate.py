@@ -189,7 +189,12 @@ def lay(
 
 
 def place_subject(
-    subject: Subject, runtime: Runtime, hardware: Hardware, *, exact: bool = True
+    subject: Subject,
+    runtime: Runtime,
+    hardware: Hardware,
+    *,
+    exact: bool = True,
+    exact_if_whole: bool = False,
 ) -> Placement:
     """Where it would lie."""
     return place(
@@ -199,6 +204,7 @@ def place_subject(
         hardware,
         projector_bytes=vision_bytes(subject),
         exact=exact,
+        exact_if_whole=exact_if_whole,
     )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from tagfit.advice.candidates import Candidate, Mode
+from tagfit.advice.candidates import SCORE_DIGITS, Candidate, Mode
 from tagfit.advice.estimate import Load, Subject, place_subject, resolve_load
 from tagfit.advice.jobs import Job
 from tagfit.catalog.library import Tag
@@ -27,8 +27,6 @@ from tagfit.speed.bounds import best_case
 from tagfit.speed.roofline import job_times, speed
 from tagfit.units import Tokens
 
-SCORE_DIGITS = 3
-"""Scores that agree so far are a tie."""
 NEAREST = 24
 """Of the candidates that do not fit, this many of the smallest are looked at again where nothing
 does, to say which came nearest."""
@@ -58,6 +56,8 @@ class Laid(msgspec.Struct, frozen=True):
     load: Load
     runtime: Runtime
     placement: Placement
+    exact: bool
+    """False: at a context for which compute buffers were taken by closed form."""
     mode: Mode
     """The better one, where it can think or not."""
     seconds: float
@@ -157,7 +157,7 @@ class Search:
 
         def is_taken(candidate: Candidate) -> bool:
             one, other = candidate.checkpoints
-            return taken[one] >= per_model or taken[other] >= per_model
+            return taken.get(one, 0) >= per_model or taken.get(other, 0) >= per_model
 
         left = deque(able)
         while len(found) < count + more and (left or self._queue):
@@ -173,7 +173,10 @@ class Search:
                 taken.update(queued.candidate.checkpoints)
                 found.append(queued.laid)
             else:
-                self._queue_laid(queued.candidate, exact=queued.how == ROUGH)
+                if_whole = len(found) < count
+                self._queue_laid(
+                    queued.candidate, exact=queued.how == ROUGH, exact_if_whole=if_whole
+                )
         if self._refused and not self._runs:
             raise self._refused
         return Ranked(
@@ -185,8 +188,7 @@ class Search:
 
     def _is_next(self, candidate: Candidate) -> bool:
         """Whether nothing in the queue is surely better."""
-        most = round(candidate.bound, SCORE_DIGITS)
-        return not self._queue or most >= -self._queue[0].minus_score
+        return not self._queue or candidate.highest_score >= -self._queue[0].minus_score
 
     def _queue_by_bound(self, candidate: Candidate) -> None:
         reason, bound = self._bound(candidate)
@@ -196,9 +198,9 @@ class Search:
             self._possible.add(candidate.checkpoints[0])
             self._push(bound, BOUND, candidate)
 
-    def _queue_laid(self, candidate: Candidate, *, exact: bool) -> None:
+    def _queue_laid(self, candidate: Candidate, *, exact: bool, exact_if_whole: bool) -> None:
         try:
-            laid = self.lay(candidate, exact=exact)
+            laid = self.lay(candidate, exact=exact, exact_if_whole=exact_if_whole)
         except InvalidRequest as error:  # llama.cpp refuses this model with these settings
             self._refused = self._refused or error
             self._kept_out.append(Excluded(candidate, error.errors[0].message))
@@ -208,12 +210,12 @@ class Search:
         if reason:
             self._kept_out.append(Excluded(candidate, reason))
         else:
-            self._push(laid.score, EXACT if exact else ROUGH, candidate, laid)
+            self._push(laid.score, EXACT if laid.exact else ROUGH, candidate, laid)
 
     def _push(self, score: float, how: int, candidate: Candidate, laid: Laid | None = None) -> None:
         absent = not self._installed(candidate.offer.tag)
-        key = (-score, absent, candidate.held_bytes, candidate.name, how)
-        heappush(self._queue, _Queued(*key, candidate, laid))
+        queued = _Queued(-score, absent, candidate.held_bytes, candidate.name, how, candidate, laid)
+        heappush(self._queue, queued)
 
     def bounded(self, able: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
         """What is not surely kept out, with a score that it will not exceed; the best first."""
@@ -239,21 +241,33 @@ class Search:
         _, _, nearest = min(found)
         return self.lay(nearest.candidate, exact=True), nearest.reason
 
-    def lay(self, candidate: Candidate, *, exact: bool) -> Laid:
+    def lay(self, candidate: Candidate, *, exact: bool, exact_if_whole: bool = False) -> Laid:
         """The candidate over the machine, at the longest default context that the GPUs hold.
 
         Raises InvalidRequest.
         """
         subject = candidate.offer.subject()
         architecture = candidate.offer.model.architecture
+
+        def place(load: Load) -> tuple[Runtime, Placement]:
+            key = candidate.name, load.context_length
+            if key not in self._runtimes:
+                self._runtimes[key] = resolve_load(subject, load, self._hardware)
+            runtime = self._runtimes[key]
+            return runtime, place_subject(
+                subject, runtime, self._hardware, exact=exact, exact_if_whole=exact_if_whole
+            )
+
         load, *shorter = self._loads
-        runtime, placement = self._place(candidate, load, exact=exact)
+        runtime, placement = place(load)
+        is_exact = placement.exact
         for other in shorter:
             if placement.verdict == "gpu":
                 break
             if (other.context_length or 0) < runtime.context_length:
                 load = other
-                runtime, placement = self._place(candidate, load, exact=exact)
+                runtime, placement = place(load)
+                is_exact &= placement.exact
         job = self._job
         times = job_times(
             architecture,
@@ -277,6 +291,7 @@ class Search:
                 load=load,
                 runtime=runtime,
                 placement=placement,
+                exact=is_exact,
                 mode=mode,
                 seconds=seconds,
                 token_seconds=times.token_seconds,
@@ -285,14 +300,6 @@ class Search:
             )
 
         return max(map(in_mode, candidate.modes), key=lambda laid: laid.score)
-
-    def _place(self, candidate: Candidate, load: Load, *, exact: bool) -> tuple[Runtime, Placement]:
-        subject = candidate.offer.subject()
-        key = candidate.name, load.context_length
-        if key not in self._runtimes:
-            self._runtimes[key] = resolve_load(subject, load, self._hardware)
-        runtime = self._runtimes[key]
-        return runtime, place_subject(subject, runtime, self._hardware, exact=exact)
 
     def refusal(self, laid: Laid) -> str:
         """Which limit keeps it out; empty where none does."""

@@ -45,19 +45,22 @@ def place(
     *,
     projector_bytes: int = 0,
     exact: bool = True,
+    exact_if_whole: bool = False,
 ) -> Placement:
     """Where Ollama would put the model on this machine.
 
     ``runtime.offloaded_layers`` forces llama.cpp's -ngl and lifts the margin. With 0 the GPU
     still computes prompts, as it does under llama-server. Not exact, compute buffers are taken
-    by closed form: a hundred times faster, and good enough to order candidates.
+    by closed form: a hundred times faster, and good enough to order candidates. Of what lies
+    wholly on GPUs, or on the CPU, exact ones are soon known too: ``exact_if_whole``.
     """
     model, budget = _problem(arch, weights, runtime, hardware, projector_bytes, exact=exact)
-    return _place(model, budget, hardware, projector_bytes)
-
-
-def _place(model: fit.Load, budget: _Budget, hardware: Hardware, projector_bytes: int) -> Placement:
-    return _placement(model, budget, _shares(model, budget), hardware, projector_bytes)
+    shares = _shares(model, budget)
+    if exact_if_whole and not exact:
+        alike = fit.load(arch, weights, runtime, padded=model.weights.padded)
+        if not shares or _is_first_choice(alike, budget, shares):
+            model = alike
+    return _placement(model, budget, shares, hardware, projector_bytes)
 
 
 def _shares(model: fit.Load, budget: _Budget) -> fit.Shares:
@@ -67,6 +70,14 @@ def _shares(model: fit.Load, budget: _Budget) -> fit.Shares:
     if forced is not None:
         return fit.split(min(forced, model.layers), budget.usable)
     return fit.fit(model, budget.usable, budget.targets)
+
+
+def _is_first_choice(model: fit.Load, budget: _Budget, shares: fit.Shares) -> bool:
+    """Whether all layers lie on the GPUs as llama.cpp would have it, before it moves any."""
+    if shares != fit.split(model.layers, budget.usable):
+        return False
+    forced = model.runtime.offloaded_layers is not None
+    return forced or fit.room(model, shares, budget.targets) >= 0
 
 
 def max_context_length(
@@ -103,7 +114,8 @@ def max_context_length(
         is_wanted = verdict == "any" or not hardware.gpus or fit.is_whole(model, shares)
         return left if is_wanted or left < 0 else -1
 
-    return context(largest_with_room(room, -(-most // kv_cache.CELL_PADDING)))
+    asked = runtime.context_length // kv_cache.CELL_PADDING
+    return context(largest_with_room(room, -(-most // kv_cache.CELL_PADDING), guess=asked))
 
 
 def _room(
@@ -236,6 +248,7 @@ def _placement(
         total_layers=model.layers,
         verdict=verdict,
         reason=reason,
+        exact=model.exact,
     )
 
 

@@ -27,22 +27,29 @@ def largest(holds: Callable[[int], bool], most: int, *, guess: int | None = None
     return low
 
 
-def largest_with_room(room: Callable[[int], int], most: int) -> int:
+def largest_with_room(room: Callable[[int], int], most: int, *, guess: int = 1) -> int:
     """The largest n from 1 to ``most`` that leaves room, which shrinks with n; 0 if there is none.
 
-    Where it shrinks in proportion four questions are enough. Every third step bisects, so that
-    there are never many.
+    Where it shrinks in proportion four questions are enough. Every fourth step bisects, so that
+    there are never many. A guess is asked for instead of 1, and 1 only where it leaves no room.
     """
-    if (at_most := room(most)) >= 0:
+    high, lacking = most, room(most)
+    if lacking >= 0:
         return most
-    if most == 1 or (at_least := room(1)) < 0:
+    for low in dict.fromkeys((guess, 1)):
+        if not 1 <= low < high:
+            continue
+        left = room(low)
+        if left >= 0:
+            break
+        high, lacking = low, left
+    else:
         return 0
-    low, left, high, lacking = 1, at_least, most, at_most
     for step in count(1):
         width = high - low
         if width == 1:
             break
-        ahead = width * left // (left - lacking) if step % 3 else width // 2
+        ahead = width * left // (left - lacking) if step % 4 else width // 2
         n = low + min(max(ahead, 1), width - 1)
         found = room(n)
         if found >= 0:

@@ -50,6 +50,7 @@ class Pace(NamedTuple):
     expert_block_seconds: float
     recurrent_block_seconds: float
     seconds_per_byte: dict[TypeClass, float]
+    """Empty for the fastest."""
 
     def seconds(self, needs: Needs) -> float:
         """For all blocks of a model."""
@@ -58,8 +59,9 @@ class Pace(NamedTuple):
             + needs.expert_blocks * self.expert_block_seconds
             + needs.recurrent_blocks * self.recurrent_block_seconds
         )
-        for kind, size in needs.block_bytes:
-            found += size * self.seconds_per_byte[kind]
+        if self.seconds_per_byte:
+            for kind, size in needs.block_bytes:
+                found += size * self.seconds_per_byte[kind]
         return found
 
 
@@ -81,10 +83,14 @@ class BestCase(NamedTuple):
     def times(self, needs: Needs, prompt_tokens: int) -> tuple[float, float]:
         """Seconds for a prompt, and for each token of the answer: no placement takes less."""
         over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
-        share = self._share_on_host(needs, over) if over > 0 else 0.0
-        reading = 0.0
-        for kind, size in needs.read_bytes:
-            reading += size * ((1 - share) / self.rates[kind] + share / self.host_rates[kind])
+        rates, share, reading = self.rates, 0.0, 0.0
+        if over <= 0:
+            for kind, size in needs.read_bytes:
+                reading += size / rates[kind]
+        else:
+            share, host = self._share_on_host(needs, over), self.host_rates
+            for kind, size in needs.read_bytes:
+                reading += size * ((1 - share) / rates[kind] + share / host[kind])
         if over <= needs.expert_bytes:
             # a block on another device than the fastest leaves that much room there for experts
             blocks = min([pace.seconds(needs) for pace in self.paces])
@@ -101,11 +107,11 @@ class BestCase(NamedTuple):
         )
         # weights are read once at least, of the experts those that some token uses
         some = min(1.0, tokens * needs.used)
-        reading = 0.0
+        rates, reading = self.rates, 0.0
         for kind, size in needs.block_bytes:
-            reading += size / self.rates[kind]
+            reading += size / rates[kind]
         for kind, size in needs.expert_kinds:
-            reading += some * size / self.rates[kind]
+            reading += some * size / rates[kind]
         found = reading + tokens * (attention / self.attention_flops + products)
         least_copied = over - PADDING * (needs.dense_bytes + needs.expert_bytes)
         if least_copied <= 0:
@@ -178,11 +184,12 @@ def _attention_share(reached: Efficiency) -> float:
 
 def _pace(peak: Peak, rates: dict[TypeClass, float]) -> Pace:
     reached = peak.reached
+    beyond = {kind: 1 / own - 1 / rates[kind] for kind, own in _rates([peak]).items()}
     return Pace(
         reached.block_cycles / peak.clock_hertz,
         reached.expert_block_cycles / peak.clock_hertz,
         reached.recurrent_block_cycles / peak.clock_hertz,
-        {kind: 1 / own - 1 / rates[kind] for kind, own in _rates([peak]).items()},
+        beyond if any(beyond.values()) else {},
     )
 
 

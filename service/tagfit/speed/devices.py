@@ -239,7 +239,8 @@ def _keys() -> tuple[_Key, ...]:
     return tuple(keys)
 
 
-def _match(query: _Query, memory_bytes: int | None) -> KnownDevice | None:
+@lru_cache(maxsize=1024)
+def _meant(query: _Query) -> tuple[_Key, ...]:
     found = [
         key
         for key in _keys()
@@ -249,6 +250,11 @@ def _match(query: _Query, memory_bytes: int | None) -> KnownDevice | None:
         found = [key for key in found if key.device.units in query.cores]
     if query.gibibytes is not None:
         found = [key for key in found if _sold_with(key, query.gibibytes)]
+    return tuple(found)
+
+
+def _match(query: _Query, memory_bytes: int | None) -> KnownDevice | None:
+    found = _meant(query)
     meant = list(dict.fromkeys(key.device for key in found))
     if not found:
         return None

@@ -191,8 +191,8 @@ class _Run:
         """What a course needs."""
         state = self._start
         passed: list[_End] = []
-        for key_of_task in tasks:
-            key = state, key_of_task
+        for task in tasks:
+            key = state, task
             end = self._ends.get(key)
             if end is None:
                 end = self._ends[key] = self._execute(*key)
