@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from litestar.openapi.spec import License, Tag
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from tagfit.advice.candidates import prepare
 from tagfit.api import (
     estimate,
     hardware,
@@ -81,6 +83,12 @@ def create_app(settings: Settings, prober: Prober | None = None) -> Litestar:
     pulls = create_pulls(settings, registry)
 
     @asynccontextmanager
+    async def preparing(_: Litestar) -> AsyncGenerator[None, None]:
+        prepared = asyncio.create_task(asyncio.to_thread(prepare, catalog))
+        yield
+        await prepared
+
+    @asynccontextmanager
     async def end_pulls(_: Litestar) -> AsyncGenerator[None, None]:
         yield
         await pulls.aclose()
@@ -101,7 +109,7 @@ def create_app(settings: Settings, prober: Prober | None = None) -> Litestar:
             HTTPException: problems.answer_http_exception,
             Exception: problems.answer_defect,
         },
-        lifespan=[end_pulls],
+        lifespan=[preparing, end_pulls],
         logging_config=None,
         openapi_config=OpenAPIConfig(
             title="tagfit",

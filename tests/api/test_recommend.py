@@ -5,6 +5,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tagfit.advice.candidates import candidates
+from tagfit.advice.jobs import JOBS
+from tagfit.app import create_server_app
+from tagfit.catalog.library import load
+from tagfit.settings import Settings
+from tests.real.serving import served
+
 GPU = {"gpus": [{"name": "RTX 3060", "memory": "12GiB"}], "memory": "32GiB"}
 
 
@@ -228,3 +235,15 @@ async def test_the_same_request_gives_the_same_bytes(client: httpx.AsyncClient) 
 
     assert first.content == second.content
     assert first.json()["recommendations"][0]["explanation"]["formula"].startswith("score = ")
+
+
+def test_what_no_machine_decides_on_is_found_when_the_server_starts() -> None:
+    candidates.cache_clear()
+
+    with served(create_server_app(Settings())):
+        pass
+    found = candidates.cache_info().misses
+
+    for use_case in JOBS:
+        candidates(load(), use_case)
+    assert candidates.cache_info().misses == found == len(JOBS)
