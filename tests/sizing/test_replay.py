@@ -99,6 +99,17 @@ def test_a_turn_between_two_numbers_of_cells_is_not_passed_over() -> None:
     assert on_gpus(65536) == alone
 
 
+def test_a_slot_of_no_size_may_lie_beyond_all_others() -> None:
+    """Nemotron 3 copies an empty part of its state, and gives it back after what lay below it."""
+    arch = load().find("nemotron3:33b")[0].architecture
+    table = device_weights(arch, weights(arch, "Q8_0"), padded=True)
+    layout = (Segment(1, 0, 30), Segment(0, 30, 31), Segment(0, 31, 52, "moe", 1))
+
+    found = compute(table, Runtime(context_length=65536), layout, gpus=1, output_device=0)
+
+    assert found.gpus == (843809792,)
+
+
 def test_many_threads_find_what_one_does() -> None:
     """File types differ in the weights that are copied, so each takes a course of its own."""
     _, partly, _ = layouts("qwen3moe")

@@ -68,8 +68,8 @@ class Load(msgspec.Struct, frozen=True, dict=True):
         return self.arch.block_count + 1
 
     @cached_property
-    def known_buffers(self) -> dict[Shares, Compute]:
-        """Compute buffers of the layouts that were asked for."""
+    def known(self) -> dict[Shares, tuple[Used, ...]]:
+        """Bytes on each GPU, then on the host, of the layouts that were asked for."""
         return {}
 
     @cached_property
@@ -119,12 +119,14 @@ def split(layers: int, free: tuple[int, ...]) -> Shares:
 
 def measure(model: Load, shares: Shares) -> tuple[Used, ...]:
     """Bytes on each GPU, then on the host."""
-    *gpus, host = resident(model, shares)
-    buffers = _buffers(model, shares)
-    return (
-        *(used._replace(compute=buffer) for used, buffer in zip(gpus, buffers.gpus, strict=True)),
-        host._replace(compute=buffers.host + buffers.output),
-    )
+    if shares not in model.known:
+        *gpus, host = resident(model, shares)
+        buffers = (_exact_buffers if model.exact else _rough_buffers)(model, shares)
+        model.known[shares] = (
+            *(used._replace(compute=own) for used, own in zip(gpus, buffers.gpus, strict=True)),
+            host._replace(compute=buffers.host + buffers.output),
+        )
+    return model.known[shares]
 
 
 def resident(model: Load, shares: Shares) -> tuple[Used, ...]:
@@ -181,14 +183,6 @@ def _held(model: Load, shares: Shares, index: int) -> int:
     return _on_gpu(model, first, shares[index], arriving).total
 
 
-def _buffers(model: Load, shares: Shares) -> Compute:
-    known = model.known_buffers
-    if shares not in known:
-        find = _exact_buffers if model.exact else _rough_buffers
-        known[shares] = find(model, shares)
-    return known[shares]
-
-
 def _exact_buffers(model: Load, shares: Shares) -> Compute:
     blocks, host = model.arch.block_count, len(shares)
     first = _first_layer(model, shares)
@@ -225,11 +219,15 @@ def room(model: Load, shares: Shares, targets: tuple[int, ...]) -> int:
 
     What weights and caches alone exceed is not looked at further.
     """
-    left = [target - _held(model, shares, index) for index, target in enumerate(targets)]
-    if min(left) < 0:
-        return min(left)
-    buffers = _buffers(model, shares).gpus
-    return min(each - buffer for each, buffer in zip(left, buffers, strict=True))
+    if shares in model.known:
+        held = [used.weights + used.cache for used in model.known[shares]]
+    else:
+        held = [_held(model, shares, index) for index in range(len(shares))]
+    left = min([target - used for target, used in zip(targets, held, strict=False)])
+    if left < 0:
+        return left
+    used = measure(model, shares)
+    return min([target - each.total for target, each in zip(targets, used, strict=False)])
 
 
 def fit(model: Load, free: tuple[int, ...], targets: tuple[int, ...]) -> Shares:
@@ -284,9 +282,9 @@ class _Search:
         while high - low > 1:
             n = min(max(n, low + 1), high - 1)
             shares = layout(n)
-            self._buffers[index] = _buffers(model, shares).gpus[index]
-            used = _held(model, shares, index) + self._buffers[index]
-            low, high = (n, high) if used <= target else (low, n)
+            used = measure(model, shares)[index]
+            self._buffers[index] = used.compute
+            low, high = (n, high) if used.total <= target else (low, n)
             n = most(low, high)
         return low
 
@@ -344,11 +342,10 @@ class _Search:
         affected = (index, min(index + 1, self._last))
 
         def has_room(candidate: Shares) -> bool:
-            left = {i: self._targets[i] - _held(self._model, candidate, i) for i in affected}
-            if min(left.values()) <= 0:
+            if any(self._targets[i] <= _held(self._model, candidate, i) for i in affected):
                 return False
-            buffers = _buffers(self._model, candidate).gpus
-            return all(buffers[i] < left[i] for i in affected)
+            used = measure(self._model, candidate)
+            return all(used[i].total < self._targets[i] for i in affected)
 
         if has_room(up := with_part("up")):
             return (gate if has_room(gate := with_part("gate")) else up), next_start

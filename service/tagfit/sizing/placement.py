@@ -54,7 +54,8 @@ def place(
     by closed form: a hundred times faster, and good enough to order candidates. Of what lies
     wholly on GPUs, or on the CPU, exact ones are soon known too: ``exact_if_whole``.
     """
-    model, budget = _problem(arch, weights, runtime, hardware, projector_bytes, exact=exact)
+    model, gpus = _loaded(arch, weights, runtime, hardware, exact=exact)
+    budget = _budget(model, gpus, hardware, projector_bytes)
     shares = _shares(model, budget)
     if exact_if_whole and not exact:
         alike = fit.load(arch, weights, runtime, padded=model.weights.padded)
@@ -96,13 +97,17 @@ def max_context_length(
     """
     most = arch.context_length or runtime.context_length
     whole = verdict == "gpu" and bool(hardware.gpus) and runtime.offloaded_layers is None
+    budgets: dict[tuple[Device, ...], _Budget] = {}
 
     def context(steps: int) -> int:
         return min(steps * kv_cache.CELL_PADDING, most)
 
     def room(steps: int) -> int:
         changed = msgspec.structs.replace(runtime, context_length=context(steps))
-        model, budget = _problem(arch, weights, changed, hardware, projector_bytes, exact=exact)
+        model, gpus = _loaded(arch, weights, changed, hardware, exact=exact)
+        if gpus not in budgets:
+            budgets[gpus] = _budget(model, gpus, hardware, projector_bytes)
+        budget = budgets[gpus]
         if whole:
             shares = fit.split(model.layers, budget.usable)
             on_gpus = fit.room(model, shares, budget.targets)
@@ -140,21 +145,15 @@ def _room(
     return min(rooms, default=0)
 
 
-def _problem(
-    arch: Architecture,
-    weights: Weights,
-    runtime: Runtime,
-    hardware: Hardware,
-    projector_bytes: int,
-    *,
-    exact: bool = True,
-) -> tuple[fit.Load, _Budget]:
+def _loaded(
+    arch: Architecture, weights: Weights, runtime: Runtime, hardware: Hardware, *, exact: bool
+) -> tuple[fit.Load, tuple[Device, ...]]:
+    """The model, and the GPUs that Ollama hands to llama-server."""
     tokens = runtime.context_length * runtime.parallel
     predicted = predicted_bytes(arch, weights.tensor_bytes, tokens)
     gpus = placement_group(hardware, hardware.gpus, predicted)
     padded = bool(gpus) and gpus[0].backend in rules.CUDA_BACKENDS
-    model = fit.load(arch, weights, runtime, padded=padded, exact=exact)
-    return model, _budget(model, gpus, hardware, projector_bytes)
+    return fit.load(arch, weights, runtime, padded=padded, exact=exact), gpus
 
 
 def _budget(

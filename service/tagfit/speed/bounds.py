@@ -81,44 +81,40 @@ class BestCase(NamedTuple):
     paces: tuple[Pace, ...]
 
     def times(self, needs: Needs, prompt_tokens: int) -> tuple[float, float]:
-        """Seconds for a prompt, and for each token of the answer: no placement takes less."""
-        over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
-        rates, share, reading = self.rates, 0.0, 0.0
-        if over <= 0:
-            for kind, size in needs.read_bytes:
-                reading += size / rates[kind]
-        else:
-            share, host = self._share_on_host(needs, over), self.host_rates
-            for kind, size in needs.read_bytes:
-                reading += size * ((1 - share) / rates[kind] + share / host[kind])
-        if over <= needs.expert_bytes:
-            # a block on another device than the fastest leaves that much room there for experts
-            blocks = min([pace.seconds(needs) for pace in self.paces])
-            reading += (1 - needs.used) * blocks
-        return self._prompt_seconds(needs, prompt_tokens, over, share), reading
+        """Seconds for a prompt, and for each token of the answer: no placement takes less.
 
-    def _prompt_seconds(self, needs: Needs, tokens: int, over: int, share: float) -> float:
-        earlier = tokens / 2
+        Asked of a hundred models for an answer: so all is unpacked, and in one place.
+        """
+        read, block_bytes, experts, floats, quantized, dense, expert_bytes, used, *_ = needs
+        gpu_bytes, rates, host_rates, float_flops, quantized_flops, *_, paces = self
+        over, share, reading = dense + expert_bytes - gpu_bytes, 0.0, 0.0
+        if over > 0:
+            share = self._share_on_host(needs, over)
+            for kind, size in read:
+                reading += size * ((1 - share) / rates[kind] + share / host_rates[kind])
+        else:
+            for kind, size in read:
+                reading += size / rates[kind]
+        if over <= expert_bytes:
+            # a block on another device than the fastest leaves that much room there for experts
+            reading += (1 - used) * min([pace.seconds(needs) for pace in paces])
+
+        earlier = prompt_tokens / 2
         attention = needs.attention_flops * earlier
         attention += needs.sliding_flops * min(earlier, needs.window)
-        products = 2 * (
-            needs.float_elements / self.float_flops
-            + needs.quantized_elements / self.quantized_flops
-        )
+        products = 2 * (floats / float_flops + quantized / quantized_flops)
+        prompt = prompt_tokens * (attention / self.attention_flops + products)
         # weights are read once at least, of the experts those that some token uses
-        some = min(1.0, tokens * needs.used)
-        rates, reading = self.rates, 0.0
-        for kind, size in needs.block_bytes:
-            reading += size / rates[kind]
-        for kind, size in needs.expert_kinds:
-            reading += some * size / rates[kind]
-        found = reading + tokens * (attention / self.attention_flops + products)
-        least_copied = over - PADDING * (needs.dense_bytes + needs.expert_bytes)
-        if least_copied <= 0:
-            return found
-        on_host = 2 * (needs.float_elements + needs.quantized_elements) / self.host_flops
-        computed_there = EVEN_TYPES * share * tokens * max(on_host - products, 0.0)
-        return found + min(least_copied / PCIE_BANDWIDTH, computed_there)
+        for kind, size in block_bytes:
+            prompt += size / rates[kind]
+        for kind, size in experts:
+            prompt += min(1.0, prompt_tokens * used) * size / rates[kind]
+        least_copied = over - PADDING * (dense + expert_bytes)
+        if least_copied > 0:
+            on_host = 2 * (floats + quantized) / self.host_flops
+            computed_there = EVEN_TYPES * share * prompt_tokens * max(on_host - products, 0.0)
+            prompt += min(least_copied / PCIE_BANDWIDTH, computed_there)
+        return prompt, reading
 
     def _share_on_host(self, needs: Needs, over: int) -> float:
         """The least share of what a token reads that cannot be on a GPU: experts go first."""

@@ -263,15 +263,25 @@ def _allocate(blocks: list[tuple[int, int]], size: int, choices: list[int]) -> t
 
 
 def _free(blocks: list[tuple[int, int]], offset: int, size: int, choices: list[int]) -> None:
-    """Give a slot back, or its end: it joins the free blocks on either side."""
-    place = bisect_left(blocks, (offset,))
-    after, size_after = blocks[place]
-    joins_next = after == offset + size
-    if joins_next:
-        size += size_after
-    joins_last = place > 0 and sum(blocks[place - 1]) == offset
-    if joins_last:
-        offset, size_before = blocks[place - 1]
-        size += size_before
-    blocks[place - joins_last : place + joins_next] = [(offset, size)]
-    choices.append(4 * place + 2 * joins_last + joins_next)
+    """Give a slot back, or its end: it joins the free blocks on either side.
+
+    As ggml has it, a slot of no size that lies in the endless block ends up behind it.
+    """
+    end = offset + size
+    place = len(blocks)
+    for index, (at, available) in enumerate(blocks):
+        if at + available == offset:
+            following = blocks[index + 1 : index + 2]
+            joins = bool(following) and following[0][0] == end
+            joined = available + size + (following[0][1] if joins else 0)
+            blocks[index : index + 1 + joins] = [(at, joined)]
+            choices.append(4 * index + joins)
+            return
+        if at == end:
+            blocks[index] = offset, available + size
+            choices.append(4 * index + 2)
+            return
+        if at >= offset:
+            place = min(place, index)
+    blocks.insert(place, (offset, size))
+    choices.append(4 * place + 3)
