@@ -27,7 +27,7 @@ from tagfit.catalog.library import Catalog
 from tagfit.hardware.probe import Prober
 from tagfit.problems import InvalidRequest, NothingFits
 
-KEPT_ANSWERS = 1024
+KEPT_ANSWERS = 512
 """Of each way of asking; some 20 kB each."""
 
 

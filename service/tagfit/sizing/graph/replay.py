@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from typing import NamedTuple
 
 from tagfit.sizing.graph.allocator import ALLOCATE, FREE, Lasting, Step
@@ -20,7 +21,7 @@ ENDLESS = 1 << 62
 ALIGNED_CELLS = 128
 """What this many cells take is aligned for every buffer."""
 KEPT_COURSES = 64
-KEPT_RUNS = 8
+KEPT_RUNS = 4
 RISES = -1
 """A choice: the slot ends higher than all before it in its step."""
 
@@ -114,10 +115,11 @@ def _between(low: _Point, high: _Point, cells: int) -> Needed:
 class _Program(NamedTuple):
     """A step, ready to be run many times."""
 
-    events: tuple[tuple[int, int, int, int, int], ...]
-    """Action, slot, backend, and which of the sizes it has and keeps."""
-    sizes: tuple[tuple[int, int, int, int], ...]
-    """Fixed bytes, bytes a cell, which of the copied weights (or -1), and the alignment."""
+    events: array[int]
+    """As a step's, but with other sizes."""
+    sizes: array[int]
+    """Four numbers each: fixed bytes, bytes a cell, which of the copied weights (or -1), and the
+    alignment."""
     slots: int
     lasting: tuple[Lasting, ...]
     passed_on: tuple[int, ...]
@@ -130,19 +132,27 @@ def _program(step: Step, alignments: tuple[int, ...]) -> _Program:
     def aligned(size: int, backend: int) -> int:
         return sizes.setdefault((*step.sizes[size], alignments[backend]), len(sizes))
 
-    numbers = iter(array("h", step.events))
-    events = tuple(
-        (action, slot, backend, aligned(size, backend), aligned(kept, backend))
-        for action, slot, backend, size, kept in zip(*[numbers] * 5, strict=True)
-    )
+    events = array("h")
+    for action, slot, backend, size, kept in _by_fives(array("h", step.events)):
+        events.extend((action, slot, backend, aligned(size, backend), aligned(kept, backend)))
     return _Program(
         events,
-        tuple(sizes),
-        max((slot for _, slot, *_ in events), default=-1) + 1,
+        array("q", chain.from_iterable(sizes)),
+        max(events[1::5], default=-1) + 1,
         step.lasting,
         step.passed_on,
         tuple((name, slot) for slot, name in step.kept),
     )
+
+
+def _by_fours(numbers: Iterable[int]) -> Iterator[tuple[int, int, int, int]]:
+    one = iter(numbers)
+    return zip(one, one, one, one, strict=True)
+
+
+def _by_fives(numbers: Iterable[int]) -> Iterator[tuple[int, int, int, int, int]]:
+    one = iter(numbers)
+    return zip(one, one, one, one, one, strict=True)
 
 
 class _Task(NamedTuple):
@@ -214,7 +224,7 @@ class _Run:
         cells = self._cells
         sizes = [
             -(-(fixed + per_cell * cells if weight < 0 else copies[weight]) // to) * to
-            for fixed, per_cell, weight, to in program.sizes
+            for fixed, per_cell, weight, to in _by_fours(program.sizes)
         ]
         lasting = dict(state.lasting)
         offsets = list(state.passed_on)
@@ -224,7 +234,7 @@ class _Run:
         free = [list(blocks) for blocks in state.free]
         needed = [0] * len(free)
         choices: list[int] = []
-        for action, slot, backend, size, kept in program.events:
+        for action, slot, backend, size, kept in _by_fives(program.events):
             if action == ALLOCATE:
                 offsets[slot], end = _allocate(free[backend], sizes[size], choices)
                 if end > needed[backend]:
