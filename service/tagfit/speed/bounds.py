@@ -50,7 +50,6 @@ class Pace(NamedTuple):
     expert_block_seconds: float
     recurrent_block_seconds: float
     seconds_per_byte: dict[TypeClass, float]
-    """Empty for the fastest."""
 
     def seconds(self, needs: Needs) -> float:
         """For all blocks of a model."""
@@ -59,9 +58,8 @@ class Pace(NamedTuple):
             + needs.expert_blocks * self.expert_block_seconds
             + needs.recurrent_blocks * self.recurrent_block_seconds
         )
-        if self.seconds_per_byte:
-            for kind, size in needs.block_bytes:
-                found += size * self.seconds_per_byte[kind]
+        for kind, size in needs.block_bytes:
+            found += size * self.seconds_per_byte[kind]
         return found
 
 
@@ -81,40 +79,40 @@ class BestCase(NamedTuple):
     paces: tuple[Pace, ...]
 
     def times(self, needs: Needs, prompt_tokens: int) -> tuple[float, float]:
-        """Seconds for a prompt, and for each token of the answer: no placement takes less.
-
-        Asked of a hundred models for an answer: so all is unpacked, and in one place.
-        """
-        read, block_bytes, experts, floats, quantized, dense, expert_bytes, used, *_ = needs
-        gpu_bytes, rates, host_rates, float_flops, quantized_flops, *_, paces = self
-        over, share, reading = dense + expert_bytes - gpu_bytes, 0.0, 0.0
-        if over > 0:
-            share = self._share_on_host(needs, over)
-            for kind, size in read:
-                reading += size * ((1 - share) / rates[kind] + share / host_rates[kind])
-        else:
-            for kind, size in read:
-                reading += size / rates[kind]
-        if over <= expert_bytes:
+        """Seconds for a prompt, and for each token of the answer: no placement takes less."""
+        over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
+        share = self._share_on_host(needs, over) if over > 0 else 0.0
+        reading = 0.0
+        for kind, size in needs.read_bytes:
+            reading += size * ((1 - share) / self.rates[kind] + share / self.host_rates[kind])
+        if over <= needs.expert_bytes:
             # a block on another device than the fastest leaves that much room there for experts
-            reading += (1 - used) * min([pace.seconds(needs) for pace in paces])
+            blocks = min([pace.seconds(needs) for pace in self.paces])
+            reading += (1 - needs.used) * blocks
+        return self._prompt_seconds(needs, prompt_tokens, over, share), reading
 
-        earlier = prompt_tokens / 2
+    def _prompt_seconds(self, needs: Needs, tokens: int, over: int, share: float) -> float:
+        earlier = tokens / 2
         attention = needs.attention_flops * earlier
         attention += needs.sliding_flops * min(earlier, needs.window)
-        products = 2 * (floats / float_flops + quantized / quantized_flops)
-        prompt = prompt_tokens * (attention / self.attention_flops + products)
+        products = 2 * (
+            needs.float_elements / self.float_flops
+            + needs.quantized_elements / self.quantized_flops
+        )
         # weights are read once at least, of the experts those that some token uses
-        for kind, size in block_bytes:
-            prompt += size / rates[kind]
-        for kind, size in experts:
-            prompt += min(1.0, prompt_tokens * used) * size / rates[kind]
-        least_copied = over - PADDING * (dense + expert_bytes)
-        if least_copied > 0:
-            on_host = 2 * (floats + quantized) / self.host_flops
-            computed_there = EVEN_TYPES * share * prompt_tokens * max(on_host - products, 0.0)
-            prompt += min(least_copied / PCIE_BANDWIDTH, computed_there)
-        return prompt, reading
+        some = min(1.0, tokens * needs.used)
+        reading = 0.0
+        for kind, size in needs.block_bytes:
+            reading += size / self.rates[kind]
+        for kind, size in needs.expert_kinds:
+            reading += some * size / self.rates[kind]
+        found = reading + tokens * (attention / self.attention_flops + products)
+        least_copied = over - PADDING * (needs.dense_bytes + needs.expert_bytes)
+        if least_copied <= 0:
+            return found
+        on_host = 2 * (needs.float_elements + needs.quantized_elements) / self.host_flops
+        computed_there = EVEN_TYPES * share * tokens * max(on_host - products, 0.0)
+        return found + min(least_copied / PCIE_BANDWIDTH, computed_there)
 
     def _share_on_host(self, needs: Needs, over: int) -> float:
         """The least share of what a token reads that cannot be on a GPU: experts go first."""
@@ -180,12 +178,11 @@ def _attention_share(reached: Efficiency) -> float:
 
 def _pace(peak: Peak, rates: dict[TypeClass, float]) -> Pace:
     reached = peak.reached
-    beyond = {kind: 1 / own - 1 / rates[kind] for kind, own in _rates([peak]).items()}
     return Pace(
         reached.block_cycles / peak.clock_hertz,
         reached.expert_block_cycles / peak.clock_hertz,
         reached.recurrent_block_cycles / peak.clock_hertz,
-        beyond if any(beyond.values()) else {},
+        {kind: 1 / own - 1 / rates[kind] for kind, own in _rates([peak]).items()},
     )
 
 
