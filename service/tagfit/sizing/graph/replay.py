@@ -133,7 +133,7 @@ def _program(step: Step, alignments: tuple[int, ...]) -> _Program:
         return sizes.setdefault((*step.sizes[size], alignments[backend]), len(sizes))
 
     events = array("h")
-    for action, slot, backend, size, kept in _by_fives(array("h", step.events)):
+    for action, slot, backend, size, kept in _groups(array("h", step.events), 5):
         events.extend((action, slot, backend, aligned(size, backend), aligned(kept, backend)))
     return _Program(
         events,
@@ -145,14 +145,8 @@ def _program(step: Step, alignments: tuple[int, ...]) -> _Program:
     )
 
 
-def _by_fours(numbers: Iterable[int]) -> Iterator[tuple[int, int, int, int]]:
-    one = iter(numbers)
-    return zip(one, one, one, one, strict=True)
-
-
-def _by_fives(numbers: Iterable[int]) -> Iterator[tuple[int, int, int, int, int]]:
-    one = iter(numbers)
-    return zip(one, one, one, one, one, strict=True)
+def _groups(numbers: Iterable[int], size: int) -> Iterator[tuple[int, ...]]:
+    return zip(*[iter(numbers)] * size, strict=True)
 
 
 class _Task(NamedTuple):
@@ -224,7 +218,7 @@ class _Run:
         cells = self._cells
         sizes = [
             -(-(fixed + per_cell * cells if weight < 0 else copies[weight]) // to) * to
-            for fixed, per_cell, weight, to in _by_fours(program.sizes)
+            for fixed, per_cell, weight, to in _groups(program.sizes, 4)
         ]
         lasting = dict(state.lasting)
         offsets = list(state.passed_on)
@@ -234,7 +228,7 @@ class _Run:
         free = [list(blocks) for blocks in state.free]
         needed = [0] * len(free)
         choices: list[int] = []
-        for action, slot, backend, size, kept in _by_fives(program.events):
+        for action, slot, backend, size, kept in _groups(program.events, 5):
             if action == ALLOCATE:
                 offsets[slot], end = _allocate(free[backend], sizes[size], choices)
                 if end > needed[backend]:
