@@ -157,7 +157,8 @@ class _Task(NamedTuple):
 
 
 Blocks = tuple[tuple[int, int], ...]
-"""Offset and size of a buffer's free blocks, by offset; the last one is endless."""
+"""Offset and size of a buffer's free blocks: by offset, the endless one last; behind it only what
+_free puts there."""
 
 
 class _State(NamedTuple):
