@@ -133,7 +133,8 @@ class Search:
         self._installed = installed
         self._loads = _loads(load, hardware)
         forced = load.offloaded_layers is not None
-        self._best = best_case(hardware, most_on_gpus(hardware, forced=forced))
+        self._gpu_bytes = most_on_gpus(hardware, forced=forced)
+        self._best = best_case(hardware)
         self._free = free_bytes(hardware)
         self._discrete = bool(hardware.gpus) and not hardware.unified_memory
         self._queue: list[_Queued] = []
@@ -325,14 +326,14 @@ class Search:
 
     def _bound(self, candidate: Candidate) -> tuple[str, float]:
         """What surely keeps a candidate out; else a score that it will not exceed."""
-        needs, best = candidate.offer.needs, self._best
         size = candidate.held_bytes
         if self._free and size > self._free:
             return DOES_NOT_FIT, 0.0
-        if self._limits.require_full_gpu and size > best.gpu_bytes:
+        if self._limits.require_full_gpu and size > self._gpu_bytes:
             return "not wholly on the GPU", 0.0
         job = self._job
-        prompt_seconds, token_seconds = best.times(needs, job.prompt_tokens)
+        least = self._best.least(candidate.offer.needs, job.prompt_tokens)
+        prompt_seconds, token_seconds = least.times(self._gpu_bytes)
         floor = self._limits.min_generation_tokens_per_second
         if floor and token_seconds * floor > 1:
             return "too slow", 0.0
@@ -343,7 +344,7 @@ class Search:
                 for mode in candidate.modes
             ]
         )
-        if self._discrete and size > best.gpu_bytes:
+        if self._discrete and size > self._gpu_bytes:
             share *= SPILL
         return "", round(candidate.bound * share, SCORE_DIGITS)
 

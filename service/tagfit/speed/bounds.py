@@ -5,7 +5,10 @@ It holds for every placement, so what is too slow by it need not be laid over th
 
 from __future__ import annotations
 
+from functools import cached_property, lru_cache
 from typing import NamedTuple
+
+import msgspec
 
 from tagfit.facts import Hardware
 from tagfit.speed.efficiency import Efficiency, TypeClass
@@ -21,7 +24,11 @@ EVEN_TYPES = 0.8
 differ."""
 
 
-class Needs(NamedTuple):
+KEPT_MACHINES = 32
+"""Each with what it takes of some hundred models."""
+
+
+class Needs(msgspec.Struct, frozen=True, eq=False):
     """What one token needs of a model, and the weights that have to lie somewhere."""
 
     read_bytes: tuple[tuple[TypeClass, float], ...]
@@ -63,11 +70,43 @@ class Pace(NamedTuple):
         return found
 
 
-class BestCase(NamedTuple):
+class Least(NamedTuple):
+    """What a job takes of one model at least, by the bytes that GPUs hold."""
+
+    dense_bytes: int
+    expert_bytes: int
+    used: float
+    """As in Needs."""
+    gpu_seconds: float
+    """To read what a token needs, all of it where that is fastest."""
+    host_seconds: float
+    """The same on the host."""
+    block_seconds: float
+    """For a token's blocks beside the reading, where no dense weight need be on the host."""
+    prompt_seconds: float
+    host_prompt_seconds: float
+    """More of it, were all computed on the host."""
+
+    def times(self, gpu_bytes: int) -> tuple[float, float]:
+        """Seconds for the prompt, and for each token of the answer: no placement takes less."""
+        size = self.dense_bytes + self.expert_bytes
+        over = size - gpu_bytes
+        if over <= 0:
+            return self.prompt_seconds, self.gpu_seconds + self.block_seconds
+        # of what a token reads, the least share that cannot be on a GPU: experts go first
+        experts = min(over, self.expert_bytes)
+        read = self.dense_bytes + self.used * self.expert_bytes
+        share = (self.used * experts + over - experts) / read
+        token = (1 - share) * self.gpu_seconds + share * self.host_seconds
+        if over <= self.expert_bytes:
+            token += self.block_seconds
+        copied = max(over - PADDING * size, 0) / PCIE_BANDWIDTH
+        return self.prompt_seconds + min(copied, share * self.host_prompt_seconds), token
+
+
+class BestCase(msgspec.Struct, frozen=True, eq=False, dict=True):
     """A machine at its best: every device's fastest rates."""
 
-    gpu_bytes: int
-    """Of a model, on all GPUs at most."""
     rates: dict[TypeClass, float]
     """Bytes a second that the fastest device reads."""
     host_rates: dict[TypeClass, float]
@@ -78,47 +117,50 @@ class BestCase(NamedTuple):
     host_flops: float
     paces: tuple[Pace, ...]
 
-    def times(self, needs: Needs, prompt_tokens: int) -> tuple[float, float]:
-        """Seconds for a prompt, and for each token of the answer: no placement takes less."""
-        over = needs.dense_bytes + needs.expert_bytes - self.gpu_bytes
-        share = self._share_on_host(needs, over) if over > 0 else 0.0
-        reading = 0.0
-        for kind, size in needs.read_bytes:
-            reading += size * ((1 - share) / self.rates[kind] + share / self.host_rates[kind])
-        if over <= needs.expert_bytes:
-            # a block on another device than the fastest leaves that much room there for experts
-            blocks = min([pace.seconds(needs) for pace in self.paces])
-            reading += (1 - needs.used) * blocks
-        return self._prompt_seconds(needs, prompt_tokens, over, share), reading
+    @cached_property
+    def _known(self) -> dict[tuple[Needs, int], Least]:
+        return {}
 
-    def _prompt_seconds(self, needs: Needs, tokens: int, over: int, share: float) -> float:
-        earlier = tokens / 2
+    def least(self, needs: Needs, prompt_tokens: int) -> Least:
+        """What a job takes of one model, wherever it lies."""
+        key = needs, prompt_tokens
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._least(needs, prompt_tokens)
+        return found
+
+    def _least(self, needs: Needs, prompt_tokens: int) -> Least:
+        earlier = prompt_tokens / 2
         attention = needs.attention_flops * earlier
         attention += needs.sliding_flops * min(earlier, needs.window)
         products = 2 * (
             needs.float_elements / self.float_flops
             + needs.quantized_elements / self.quantized_flops
         )
-        # weights are read once at least, of the experts those that some token uses
-        some = min(1.0, tokens * needs.used)
-        reading = 0.0
-        for kind, size in needs.block_bytes:
-            reading += size / self.rates[kind]
-        for kind, size in needs.expert_kinds:
-            reading += some * size / self.rates[kind]
-        found = reading + tokens * (attention / self.attention_flops + products)
-        least_copied = over - PADDING * (needs.dense_bytes + needs.expert_bytes)
-        if least_copied <= 0:
-            return found
         on_host = 2 * (needs.float_elements + needs.quantized_elements) / self.host_flops
-        computed_there = EVEN_TYPES * share * tokens * max(on_host - products, 0.0)
-        return found + min(least_copied / PCIE_BANDWIDTH, computed_there)
+        # weights are read once at least, of the experts those that some token uses
+        some = min(1.0, prompt_tokens * needs.used)
+        reading = _seconds(needs.block_bytes, self.rates)
+        reading += some * _seconds(needs.expert_kinds, self.rates)
+        # a block on another device than the fastest leaves that much room there for experts
+        blocks = min([pace.seconds(needs) for pace in self.paces])
+        return Least(
+            dense_bytes=needs.dense_bytes,
+            expert_bytes=needs.expert_bytes,
+            used=needs.used,
+            gpu_seconds=_seconds(needs.read_bytes, self.rates),
+            host_seconds=_seconds(needs.read_bytes, self.host_rates),
+            block_seconds=(1 - needs.used) * blocks,
+            prompt_seconds=reading + prompt_tokens * (attention / self.attention_flops + products),
+            host_prompt_seconds=EVEN_TYPES * prompt_tokens * max(on_host - products, 0.0),
+        )
 
-    def _share_on_host(self, needs: Needs, over: int) -> float:
-        """The least share of what a token reads that cannot be on a GPU: experts go first."""
-        experts = min(over, needs.expert_bytes)
-        read = needs.dense_bytes + needs.used * needs.expert_bytes
-        return (needs.used * experts + over - experts) / read
+
+def _seconds(sizes: tuple[tuple[TypeClass, float], ...], rates: dict[TypeClass, float]) -> float:
+    found = 0.0
+    for kind, size in sizes:
+        found += size / rates[kind]
+    return found
 
 
 def needs(model: Work) -> Needs:
@@ -149,14 +191,21 @@ def needs(model: Work) -> Needs:
     )
 
 
-def best_case(hardware: Hardware, gpu_bytes: int) -> BestCase:
-    """A machine at its best; its GPUs hold at most so much of a model."""
-    host = host_peak(hardware)
-    gpus = [gpu_peak(gpu) for gpu in hardware.gpus]
-    computing = gpus or [host]
+def best_case(hardware: Hardware) -> BestCase:
+    """A machine at its best; one object for all whose devices are as fast."""
+    peaks = [gpu_peak(gpu) for gpu in hardware.gpus]
+    return _best_case(tuple(map(_nameless, peaks)), _nameless(host_peak(hardware)))
+
+
+def _nameless(peak: Peak) -> Peak:
+    return peak._replace(name="", assumed="")
+
+
+@lru_cache(maxsize=KEPT_MACHINES)
+def _best_case(gpus: tuple[Peak, ...], host: Peak) -> BestCase:
+    computing = gpus or (host,)
     rates = _rates([*gpus, host])
     return BestCase(
-        gpu_bytes=gpu_bytes,
         rates=rates,
         host_rates=_rates([host]),
         float_flops=sum(p.sustained_compute * p.reached.matrix_float for p in computing),
