@@ -57,7 +57,7 @@ class Outline(NamedTuple):
     """
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def outline(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Outline:
     """Blocks that stand for all: each kind's first and last, and each kind after each other.
 
@@ -154,9 +154,11 @@ def _surroundings(
     row: list[int] = []
     names: list[int] = []
     earlier: list[tuple[int, ...]] = []
+    different = dict.fromkeys(plan)
+    called = {segment: _number(segment.start, segment, gpus) for segment in different}
     for segment, user in zip(plan, users, strict=True):
         left[user] -= 1
-        names.append(_number(segment.start, segment, gpus))
+        names.append(called[segment])
         row.append(4 * names[-1] + 2 * min(left[user], 1) + (user in seen))
         earlier.append(before)
         if user not in seen:
@@ -169,18 +171,22 @@ def _surroundings(
     last = len(plan) - 1
     later: set[int] = set()
     after: tuple[int, ...] = ()
-    ahead = {-1}
+    ahead, was_ahead = {-1}, set[int]()
+    was_copied: tuple[int, ...] = ()
+    new: tuple[int, ...] = ()
+    crossing = {segment: _crosses(arch, segment, gpus) for segment in different}
     for place in range(last, -1, -1):
         near = slice(place, place + 2 * len(beyond) + 1)
-        # inputs that were copied before are not copied again
-        new = tuple(sorted(ahead.difference(earlier[place])))
-        found.append(
-            _Surroundings(tuple(padded[near]), tuple(named[near]), earlier[place], after, new)
-        )
+        copied = earlier[place]
+        if copied is not was_copied or ahead != was_ahead:
+            # inputs that were copied before are not copied again
+            new = tuple(sorted(ahead.difference(copied)))
+            was_copied, was_ahead = copied, set(ahead)
+        found.append(_Surroundings(tuple(padded[near]), tuple(named[near]), copied, after, new))
         if users[place] not in later:
             later.add(users[place])
             after = tuple(sorted(later))
-        if _crosses(arch, plan[place], gpus):
+        if crossing[plan[place]]:
             ahead = {users[place]}
             if place == last:
                 ahead.add(-1 - PARTS.index(plan[place].part))
@@ -199,10 +205,14 @@ def _users(arch: Architecture, plan: Layout, gpus: int) -> list[int]:
     kind_numbers = _kind_numbers(arch)
     distance = reach(arch) if arch.architecture in kv_cache.HYBRIDS else 0
     last = len(plan) - 1
+    alone = {
+        segment: _number(kind_numbers[segment.start], segment, gpus)
+        for segment in dict.fromkeys(plan)
+    }
     numbers = []
     for place, segment in enumerate(plan):
-        number = _number(kind_numbers[segment.start], segment, gpus)
-        for step in (-1, 1):
+        number = alone[segment]
+        for step in (-1, 1) if distance else ():
             border = 0
             for away in range(1, distance + 1):
                 other = place + away * step
