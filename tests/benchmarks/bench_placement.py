@@ -34,7 +34,6 @@ MEMORY = {
 CACHES = (
     outline.outline,
     traced.traced,
-    compute.compute,
     compute.rough,
     device_weights.device_weights,
     kinds,

@@ -47,13 +47,8 @@ def buffers(
 
 @pytest.fixture(autouse=True)
 def nothing_is_known() -> Iterator[None]:
-    forget()
+    traced.cache_clear()
     yield
-    forget()
-
-
-def forget() -> None:
-    compute.cache_clear()
     traced.cache_clear()
 
 
@@ -67,9 +62,9 @@ def test_what_lies_between_two_numbers_of_cells_is_what_is_found_for_it_alone(
     for layout in layouts(model):
         alone = {}
         for steps in inner[:4]:
-            forget()
+            traced.cache_clear()
             alone[steps] = buffers(model, layout, steps, flash_attention=flash_attention)
-        forget()
+        traced.cache_clear()
         for steps in (1, LONGEST, *inner[4:]):
             buffers(model, layout, steps, flash_attention=flash_attention)
 
@@ -92,7 +87,7 @@ def test_a_turn_between_two_numbers_of_cells_is_not_passed_over() -> None:
         return compute(table, runtime, layout, gpus=2, output_device=1).gpus
 
     alone = on_gpus(65536)
-    forget()
+    traced.cache_clear()
     for context_length in (8192, 131072):
         on_gpus(context_length)
 
@@ -124,7 +119,7 @@ def test_many_threads_find_what_one_does() -> None:
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(40):
-            forget()
+            traced.cache_clear()
             buffers("qwen3moe", partly, 1)
             with ThreadPoolExecutor(len(file_types)) as pool:
                 assert list(pool.map(found, cases)) == wanted

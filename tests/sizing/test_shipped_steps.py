@@ -13,7 +13,7 @@ import pytest
 from tagfit.advice.machine import PostedGpu, PostedHardware, read_machine
 from tagfit.advice.recommend import RecommendRequest, recommend
 from tagfit.catalog.library import load
-from tagfit.sizing import compute as sizing_compute
+from tagfit.sizing import fit
 from tagfit.sizing.graph.allocator import Trace
 from tagfit.sizing.outline import Layout
 from tagfit.sizing.traced import Traced, traced
@@ -43,7 +43,7 @@ def test_hardly_any_graph_is_traced_for_a_first_answer(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Traced, "_trace", counted)
     traced.cache_clear()
-    sizing_compute.compute.cache_clear()
+    fit.load.cache_clear()
     source = random.Random("never asked")
     sizes = iter(lambda: source.randrange(4 * GIB, 96 * GIB), None)
     for size in islice(sizes, QUESTIONS):

@@ -66,11 +66,6 @@ def buffers(arch: Architecture, runtime: Runtime, layout: Layout, gpus: int) -> 
     return compute(table, runtime, layout, gpus=gpus, output_device=output)
 
 
-def forget() -> None:
-    compute.cache_clear()
-    traced.cache_clear()
-
-
 def every_block(arch: Architecture, layout: Layout, gpus: int, *, whole: bool) -> Outline:
     """No block stands for another, whether or not one may."""
     del whole
@@ -86,14 +81,14 @@ def test_a_layout_that_follows_others_needs_what_it_needs_alone(
     source = random.Random(f"{model} {gpus}")
     runtime = source.choice(RUNTIMES)
     some = list(layouts(arch, source, gpus))
-    forget()
+    traced.cache_clear()
     found = [buffers(arch, runtime, layout, gpus) for layout in some]
     monkeypatch.setattr(sizing_traced, "outline", every_block)
     alone = []
     for layout in some:
-        forget()
+        traced.cache_clear()
         alone.append(buffers(arch, runtime, layout, gpus))
-    forget()
+    traced.cache_clear()
 
     assert found == alone
 
@@ -104,7 +99,7 @@ def test_many_gpus_are_told_apart() -> None:
     blocks, gpus = arch.block_count, 8
     each = [(gpu * blocks // gpus, (gpu + 1) * blocks // gpus) for gpu in range(gpus)]
     layout = tuple(Segment(gpu, *ends, "moe", gpus) for gpu, ends in enumerate(each))
-    forget()
+    traced.cache_clear()
 
     found = buffers(arch, RUNTIMES[0], layout, gpus)
 

@@ -25,7 +25,6 @@ class Compute(NamedTuple):
     output: int
 
 
-@lru_cache(maxsize=4096)
 def compute(
     weights: DeviceWeights,
     runtime: Runtime,

@@ -92,7 +92,7 @@ class Used(NamedTuple):
         return self.weights + self.cache + self.compute
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)
 def load(
     arch: Architecture, weights: Weights, runtime: Runtime, *, padded: bool, exact: bool = True
 ) -> Load:

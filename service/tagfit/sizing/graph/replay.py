@@ -45,6 +45,7 @@ class Replay:
         self._tasks: dict[tuple[int, Copies], int] = {}
         self._known_tasks: list[_Task] = []
         self._programs: dict[int, _Program] = {}
+        self._names: dict[Lasting, int] = {}
         self._course = lru_cache(KEPT_COURSES)(partial(Course, self))
         self._run = lru_cache(KEPT_RUNS)(partial(_Run, self._known_tasks, backends))
 
@@ -60,7 +61,9 @@ class Replay:
         if step not in self._tasks:
             number, copies = step
             if number not in self._programs:
-                self._programs[number] = _program(self._steps[number], self._alignments)
+                self._programs[number] = _program(
+                    self._steps[number], self._alignments, self._names
+                )
             self._tasks[step] = len(self._tasks)
             self._known_tasks.append(_Task(self._programs[number], copies))
         return self._tasks[step]
@@ -121,12 +124,14 @@ class _Program(NamedTuple):
     """Four numbers each: fixed bytes, bytes a cell, which of the copied weights (or -1), and the
     alignment."""
     slots: int
-    lasting: tuple[Lasting, ...]
+    lasting: tuple[int, ...]
+    """By the number of the name."""
     passed_on: tuple[int, ...]
-    kept: tuple[tuple[Lasting, int], ...]
+    kept: tuple[tuple[int, int], ...]
+    """By the number of the name, and the slot."""
 
 
-def _program(step: Step, alignments: tuple[int, ...]) -> _Program:
+def _program(step: Step, alignments: tuple[int, ...], names: dict[Lasting, int]) -> _Program:
     sizes: dict[tuple[int, int, int, int], int] = {}
 
     def aligned(size: int, backend: int) -> int:
@@ -139,9 +144,9 @@ def _program(step: Step, alignments: tuple[int, ...]) -> _Program:
         events,
         array("q", chain.from_iterable(sizes)),
         max(events[1::5], default=-1) + 1,
-        step.lasting,
+        tuple([names.setdefault(name, len(names)) for name in step.lasting]),
         step.passed_on,
-        tuple((name, slot) for slot, name in step.kept),
+        tuple([(names.setdefault(name, len(names)), slot) for slot, name in step.kept]),
     )
 
 
@@ -156,20 +161,21 @@ class _Task(NamedTuple):
     copies: Copies
 
 
-Blocks = tuple[tuple[int, int], ...]
+Pairs = list[tuple[int, int]]
+Blocks = Pairs
 """Offset and size of a buffer's free blocks: by offset, the endless one last; behind it only what
 _free puts there."""
 
 
 class _State(NamedTuple):
-    """Memory between two steps."""
+    """Memory between two steps; pairs are packed, as there are many states."""
 
-    free: tuple[Blocks, ...]
-    """Of each backend."""
+    free: tuple[bytes, ...]
+    """Blocks of each backend."""
     passed_on: tuple[int, ...]
     """Offsets of the slots that the step before has passed on."""
-    lasting: frozenset[tuple[Lasting, int]]
-    """Slots that are kept for long, and their offsets."""
+    lasting: bytes
+    """Slots that are kept for long, by the number of their name, and their offsets."""
 
 
 class _End(NamedTuple):
@@ -190,7 +196,7 @@ class _Run:
         self._known: list[_State] = []
         self._ends: dict[tuple[int, int], _End] = {}
         """By state and task."""
-        self._start = self._number(_State((((0, ENDLESS),),) * backends, (), frozenset()))
+        self._start = self._number(_State((_pack([(0, ENDLESS)]),) * backends, (), b""))
 
     def follow(self, tasks: tuple[int, ...]) -> _Point:
         """What a course needs."""
@@ -221,12 +227,12 @@ class _Run:
             -(-(fixed + per_cell * cells if weight < 0 else copies[weight]) // to) * to
             for fixed, per_cell, weight, to in _groups(program.sizes, 4)
         ]
-        lasting = dict(state.lasting)
+        lasting = dict(_unpack(state.lasting))
         offsets = list(state.passed_on)
         offsets += [0] * (program.slots - len(offsets))
         # slots -1, -2 and so on
         offsets += [lasting.pop(name) for name in program.lasting][::-1]
-        free = [list(blocks) for blocks in state.free]
+        free = [_unpack(blocks) for blocks in state.free]
         needed = [0] * len(free)
         choices: list[int] = []
         for action, slot, backend, size, kept in _groups(program.events, 5):
@@ -242,14 +248,23 @@ class _Run:
                 _free(free[backend], offsets[slot] + left, sizes[size] - left, choices)
         lasting.update([(name, offsets[slot]) for name, slot in program.kept])
         end_state = _State(
-            tuple(map(tuple, free)),
+            tuple(map(_pack, free)),
             tuple([offsets[slot] for slot in program.passed_on]),
-            frozenset(lasting.items()),
+            _pack(sorted(lasting.items())),
         )
         return _End(self._number(end_state), tuple(needed), hash(tuple(choices)))
 
 
-def _allocate(blocks: list[tuple[int, int]], size: int, choices: list[int]) -> tuple[int, int]:
+def _pack(pairs: Pairs) -> bytes:
+    return array("q", chain.from_iterable(pairs)).tobytes()
+
+
+def _unpack(packed: bytes) -> Pairs:
+    numbers = array("q", packed)
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _allocate(blocks: Blocks, size: int, choices: list[int]) -> tuple[int, int]:
     """Offsets of a new slot and its end: in the smallest block that is large enough."""
     best, best_size, large_enough = -1, ENDLESS, 0
     for index in range(len(blocks) - 1):
@@ -267,7 +282,7 @@ def _allocate(blocks: list[tuple[int, int]], size: int, choices: list[int]) -> t
     return offset, offset + size
 
 
-def _free(blocks: list[tuple[int, int]], offset: int, size: int, choices: list[int]) -> None:
+def _free(blocks: Blocks, offset: int, size: int, choices: list[int]) -> None:
     """Give a slot back, or its end: it joins the free blocks on either side.
 
     As ggml has it, a slot of no size that lies in the endless block ends up behind it.
