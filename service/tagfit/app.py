@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -16,7 +17,7 @@ from litestar.openapi.spec import License, Tag
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from tagfit.advice.candidates import prepare
+from tagfit.advice.recommend import prepare
 from tagfit.api import (
     estimate,
     hardware,
@@ -84,8 +85,10 @@ def create_app(settings: Settings, prober: Prober | None = None) -> Litestar:
 
     @asynccontextmanager
     async def preparing(_: Litestar) -> AsyncGenerator[None, None]:
-        prepared = asyncio.create_task(asyncio.to_thread(prepare, catalog))
+        stopping = Event()
+        prepared = asyncio.create_task(asyncio.to_thread(prepare, catalog, stopping.is_set))
         yield
+        stopping.set()
         await prepared
 
     @asynccontextmanager

@@ -11,7 +11,15 @@ from tagfit.advice.estimate import Load
 from tagfit.advice.jobs import JOBS
 from tagfit.advice.machine import Machine, PostedGpu, PostedHardware, read_machine
 from tagfit.advice.ranking import Limits, Search
-from tagfit.advice.recommend import RecommendRequest, Wish, load_of, narrow, recommend, search_of
+from tagfit.advice.recommend import (
+    RecommendRequest,
+    Wish,
+    load_of,
+    narrow,
+    prepare,
+    recommend,
+    search_of,
+)
 from tagfit.advice.roles import recommend_set
 from tagfit.catalog.library import load
 from tagfit.problems import InvalidRequest
@@ -327,3 +335,14 @@ def test_a_second_gpu_makes_no_set_worse() -> None:
 
     assert one.score <= two.score
     assert {r.estimate.runtime.context_length for r in two.recommendations} == {32768}
+
+
+def test_nothing_is_asked_ahead_once_it_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RecommendRequest] = []
+    monkeypatch.setattr(
+        "tagfit.advice.recommend.recommend", lambda _, request, __: asked.append(request)
+    )
+
+    prepare(CATALOG, lambda: len(asked) == 3)
+
+    assert len(asked) == 3

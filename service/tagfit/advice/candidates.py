@@ -14,7 +14,6 @@ from tagfit.advice.jobs import JOBS
 from tagfit.catalog.library import Catalog, Model, Tag
 from tagfit.catalog.lmstudio_names import lmstudio_name
 from tagfit.quality.capability import Capability, UseCase, checkpoint, thinking
-from tagfit.sizing.shipped_steps import all_shipped_steps
 from tagfit.speed.bounds import Needs, needs
 from tagfit.speed.work import work
 
@@ -22,8 +21,6 @@ UNCERTAIN = 0.01
 """What a quantization keeps to within this much counts as all: one standard error of MMLU, by
 which it was measured (14,042 questions, 66 % right of which 25 % by chance: 0.4 of 41 points)."""
 
-USUALLY_REACHED = 150
-"""Candidates that a search looks at: measured, 60 to 90 of them with 24 GB, 450 with 4."""
 SCORE_DIGITS = 3
 """Scores that agree so far are a tie."""
 
@@ -98,14 +95,6 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
     able: tuple[Candidate, ...]
     unable: dict[str, Counter[str]]
     """By family: how many tags each reason kept out."""
-
-
-def prepare(catalog: Catalog) -> None:
-    """Find what no machine decides on, so that the first answers need not wait for it."""
-    for use_case in JOBS:
-        for candidate in candidates(catalog, use_case).able[:USUALLY_REACHED]:
-            candidate.held_bytes  # noqa: B018 - kept from now on
-    all_shipped_steps()
 
 
 @lru_cache(maxsize=16)

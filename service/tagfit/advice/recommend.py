@@ -18,8 +18,10 @@ tag goes first, then names decide.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import product
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -29,7 +31,7 @@ from tagfit.advice.answers import Estimate, HardwareAnswer, answer_hardware
 from tagfit.advice.candidates import Candidate, Offer, candidates
 from tagfit.advice.estimate import Load, describe, read_quantization
 from tagfit.advice.jobs import JOBS
-from tagfit.advice.machine import Machine
+from tagfit.advice.machine import Machine, PostedGpu, PostedHardware, read_machine
 from tagfit.advice.ranking import (
     DOES_NOT_FIT,
     Excluded,
@@ -45,12 +47,25 @@ from tagfit.facts import Hardware
 from tagfit.problems import InvalidRequest
 from tagfit.quality.capability import UseCase
 from tagfit.sizing.runtime import default_contexts
-from tagfit.units import Bytes, Tokens, format_bytes
+from tagfit.units import GIB, Bytes, Tokens, format_bytes
 
 RUNNERS_UP = 3
 """Of each kind: next in rank, and kept out by a limit."""
 CLOSE = 0.9
 """A runner-up has at least this share of the last score."""
+
+USUAL_MACHINES = (
+    *[
+        PostedHardware(gpus=(PostedGpu(memory=Bytes(gpu)),), memory=Bytes(memory))
+        for gpu, memory in product(
+            (4 * GIB, 6 * GIB, 8 * GIB, 12 * GIB, 16 * GIB, 24 * GIB, 48 * GIB),
+            (32 * GIB, 128 * GIB),
+        )
+    ],
+    *[PostedHardware(gpus=(PostedGpu(name=mac),)) for mac in ("M2 16GB", "M3 Max 64GB")],
+    PostedHardware(memory=Bytes(16 * GIB)),
+)
+"""A choice: GPUs and Macs that are sold most, and a laptop without a GPU."""
 
 
 class Wish(Load, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,6 +188,14 @@ class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     library_date: str
     """The day of the library snapshot that the answer rests on."""
     warnings: tuple[str, ...]
+
+
+def prepare(catalog: Catalog, is_enough: Callable[[], bool]) -> None:
+    """Ask about usual machines until it is enough: first answers then find what many share."""
+    for use_case, hardware in product(JOBS, USUAL_MACHINES):
+        if is_enough():
+            return
+        recommend(catalog, RecommendRequest(use_case=use_case), read_machine(hardware))
 
 
 def recommend(catalog: Catalog, request: RecommendRequest, machine: Machine) -> Recommendations:
