@@ -85,6 +85,49 @@ def test_the_best_is_the_best_of_all_that_were_not_laid(use_case: UseCase, place
     assert [one.score for one in found] == pytest.approx(best, rel=0.03)
 
 
+@pytest.mark.parametrize("vram", [0.5, 1, 1.5, 2, 2.5, 3, 4, 8])
+def test_of_few_candidates_none_that_is_better_was_left_out(vram: float) -> None:
+    """Where the machine decides most: on small GPUs."""
+    request, here = RecommendRequest(use_case="embedding", limit=50), machine(vram=vram)
+    search = search_of(request, load_of(request), here)
+    scores: dict[str, float] = {}
+    for candidate in narrow(CATALOG, request).able:
+        laid = search.lay(candidate, exact=True)
+        if not search.refusal(laid):
+            model = candidate.checkpoints[0]
+            scores[model] = max(scores.get(model, 0.0), laid.score)
+
+    found = [one.score for one in recommend(CATALOG, request, here).recommendations]
+    assert found == sorted(scores.values(), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ram", "wanted"),
+    [
+        ((2199509040,), 218284303901, RecommendRequest(use_case="embedding")),
+        ((20032940205,), 154221436204, RecommendRequest(context_length=Tokens(32768))),
+        (
+            (37427706573, 6677228802, 42336442010, 28076085036),
+            200383799293,
+            RecommendRequest(
+                use_case="vision", context_length=Tokens(65536), kv_cache_type="q8_0", parallel=4
+            ),
+        ),
+    ],
+)
+def test_what_is_laid_exactly_is_ranked_by_that(
+    gpus: tuple[int, ...], ram: int, wanted: RecommendRequest
+) -> None:
+    """Machines where a first, rough score was too low."""
+    posted = tuple(PostedGpu(memory=Bytes(size)) for size in gpus)
+    here = read_machine(PostedHardware(gpus=posted, memory=Bytes(ram)))
+    found = recommend(CATALOG, wanted, here)
+    scores = [one.score for one in found.recommendations]
+    scores += [one.score for one in found.runners_up if one.score is not None]
+
+    assert scores == sorted(scores, reverse=True)
+
+
 @pytest.mark.parametrize("use_case", USES)
 def test_more_vram_never_makes_the_best_score_worse(use_case: UseCase) -> None:
     best = []

@@ -54,13 +54,15 @@ def place(
     by closed form: a hundred times faster, and good enough to order candidates. Of what lies
     wholly on GPUs, or on the CPU, exact ones are soon known too: ``exact_if_whole``.
     """
-    model, gpus = _loaded(arch, weights, runtime, hardware, exact=exact)
+    model, gpus = _loaded(arch, weights, runtime, hardware, exact=exact or exact_if_whole)
     budget = _budget(model, gpus, hardware, projector_bytes)
-    shares = _shares(model, budget)
+    shares = None
     if exact_if_whole and not exact:
-        alike = fit.load(arch, weights, runtime, padded=model.weights.padded)
-        if not shares or _is_first_choice(alike, budget, shares):
-            model = alike
+        shares = _whole(model, budget)
+        if shares is None:
+            model = fit.load(arch, weights, runtime, padded=model.weights.padded, exact=False)
+    if shares is None:
+        shares = _shares(model, budget)
     return _placement(model, budget, shares, hardware, projector_bytes)
 
 
@@ -73,12 +75,18 @@ def _shares(model: fit.Load, budget: _Budget) -> fit.Shares:
     return fit.fit(model, budget.usable, budget.targets)
 
 
-def _is_first_choice(model: fit.Load, budget: _Budget, shares: fit.Shares) -> bool:
-    """Whether all layers lie on the GPUs as llama.cpp would have it, before it moves any."""
-    if shares != fit.split(model.layers, budget.usable):
-        return False
-    forced = model.runtime.offloaded_layers is not None
-    return forced or fit.room(model, shares, budget.targets) >= 0
+def _whole(model: fit.Load, budget: _Budget) -> fit.Shares | None:
+    """All layers on the GPUs, if llama.cpp would leave them there; empty without a GPU."""
+    if not budget.gpus:
+        return ()
+    everything = fit.split(model.layers, budget.usable)
+    forced = model.runtime.offloaded_layers
+    stays = (
+        fit.room(model, everything, budget.targets) >= 0
+        if forced is None
+        else forced >= model.layers
+    )
+    return everything if stays else None
 
 
 def max_context_length(

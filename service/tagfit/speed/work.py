@@ -9,6 +9,7 @@ import msgspec
 
 from tagfit.facts import Architecture, DeviceMemory, Placement, Weights, at
 from tagfit.sizing import kv_cache
+from tagfit.sizing.device_weights import INPUTS, has_tied_output
 from tagfit.speed.efficiency import Efficiency, TypeClass, type_class
 
 
@@ -81,16 +82,14 @@ class Part(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def work(architecture: Architecture, weights: Weights) -> Work:
-    """What a token needs; the token embedding's one row counts for nothing."""
+    """What a token needs; one row of what is looked up, not multiplied, counts for nothing."""
     amounts = {name: Amount({}, {}) for name in ("dense", "experts", "output")}
     expert_blocks = 0
-    looked_up = {"per_layer_token_embd.weight"}
-    if architecture.has_output:
-        looked_up.add("token_embd.weight")
     trunk = kv_cache.trunk_blocks(architecture)
     for stored in weights.tensors:
         group = stored.group
-        if group.name in looked_up:
+        tied = group.name == "token_embd.weight" and has_tied_output(architecture)
+        if INPUTS.match(group.name) and not tied:
             continue
         count = sum(block < trunk for block in group.blocks) if group.blocks else 1
         name = "dense" if group.blocks else "output"
