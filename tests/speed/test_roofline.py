@@ -159,6 +159,27 @@ def test_a_second_gpu_speeds_prompts_up_not_generation() -> None:
     assert two.prefill_tokens_per_second.expected > 1.1 * one.prefill_tokens_per_second.expected
 
 
+def test_a_gpu_without_a_layer_reads_prompts_nevertheless() -> None:
+    """It copies the weights for each batch, as for the layers that it lacks (offload_op)."""
+    without = rate(machine(), context_length=8192)
+    none, one, most = (
+        rate(machine(gpu()), offloaded_layers=layers, context_length=8192) for layers in (0, 1, 16)
+    )
+
+    assert generation(none) == pytest.approx(generation(without), rel=0.05)
+    prefill = [each.prefill_tokens_per_second.expected for each in (none, one, most)]
+    assert prefill[0] > 3 * without.prefill_tokens_per_second.expected
+    assert prefill == sorted(prefill)
+    assert prefill[0] == pytest.approx(prefill[1], rel=0.1)
+
+
+def test_a_gpu_that_cannot_hold_what_that_takes_reads_none() -> None:
+    tiny = msgspec.structs.replace(gpu(), free_memory_bytes=GIB // 2)
+    without, beside = rate(machine()), rate(machine(tiny), offloaded_layers=0)
+
+    assert beside.prefill_tokens_per_second == without.prefill_tokens_per_second
+
+
 def test_a_known_name_stands_in_for_figures_that_are_not_given() -> None:
     known = lookup("RTX 3060")
     assert known is not None

@@ -39,6 +39,8 @@ class Needs(msgspec.Struct, frozen=True, eq=False):
     float_elements: float
     quantized_elements: float
     dense_bytes: int
+    """With the output layer's."""
+    output_bytes: int
     expert_bytes: int
     used: float
     """Share of the experts that one token uses."""
@@ -74,6 +76,7 @@ class Least(NamedTuple):
     """What a job takes of one model at least, by the bytes that GPUs hold."""
 
     dense_bytes: int
+    output_bytes: int
     expert_bytes: int
     used: float
     """As in Needs."""
@@ -100,7 +103,8 @@ class Least(NamedTuple):
         token = (1 - share) * self.gpu_seconds + share * self.host_seconds
         if over <= self.expert_bytes:
             token += self.block_seconds
-        copied = max(over - PADDING * size, 0) / PCIE_BANDWIDTH
+        # for the output of a few tokens no weights are copied
+        copied = max(over - self.output_bytes - PADDING * size, 0) / PCIE_BANDWIDTH
         return self.prompt_seconds + min(copied, share * self.host_prompt_seconds), token
 
 
@@ -146,6 +150,7 @@ class BestCase(msgspec.Struct, frozen=True, eq=False, dict=True):
         blocks = min([pace.seconds(needs) for pace in self.paces])
         return Least(
             dense_bytes=needs.dense_bytes,
+            output_bytes=needs.output_bytes,
             expert_bytes=needs.expert_bytes,
             used=needs.used,
             gpu_seconds=_seconds(needs.read_bytes, self.rates),
@@ -180,6 +185,7 @@ def needs(model: Work) -> Needs:
         float_elements=elements[True],
         quantized_elements=elements[False],
         dense_bytes=model.dense.total_bytes + model.output.total_bytes,
+        output_bytes=model.output.total_bytes,
         expert_bytes=model.experts.total_bytes,
         used=model.used,
         blocks=model.blocks,

@@ -55,6 +55,23 @@ class _Stage(NamedTuple):
     peak: Peak
 
 
+class _Stages(NamedTuple):
+    """The devices that have part of the model, the host last."""
+
+    all: list[_Stage]
+    gpus: int
+    """How many of them are GPUs."""
+    copier: Peak | None
+    """The first GPU, where it computes the host's part of a prompt: it need hold no layer, but
+    what that takes."""
+
+    @property
+    def peaks(self) -> list[Peak]:
+        """Of all devices that compute."""
+        found = [stage.peak for stage in self.all]
+        return found if self.gpus or self.copier is None else [*found, self.copier]
+
+
 class _Prompt(NamedTuple):
     """What is to be read."""
 
@@ -81,16 +98,12 @@ def speed(
     range then reaches from the first micro-batch of the context to its last.
     """
     model = work(architecture, weights)
-    stages, gpus = _stages(model, placement, hardware)
+    stages = _stages(model, placement, hardware)
     context = runtime.context_length
     depths = (context, context // 2, 0) if depth_tokens is None else (depth_tokens,) * 3
     prompts = [_prompt(runtime, depth) for depth in dict.fromkeys(depths)]
-    rates = [
-        prompt.tokens / _prefill_seconds(model, stages, prompt, gpus=gpus) for prompt in prompts
-    ]
-    return _answer(
-        1 / _token_seconds(model, stages, runtime), rates, [stage.peak for stage in stages]
-    )
+    rates = [prompt.tokens / _prefill_seconds(model, stages, prompt) for prompt in prompts]
+    return _answer(1 / _token_seconds(model, stages.all, runtime), rates, stages.peaks)
 
 
 class JobTimes(NamedTuple):
@@ -118,7 +131,7 @@ def job_times(
     only, and no machine is worse for that.
     """
     model = work(architecture, weights)
-    stages, gpus = _stages(model, placement, hardware)
+    stages = _stages(model, placement, hardware)
     prompt = _Prompt(
         tokens=prompt_tokens,
         earlier=prompt_tokens / 2,
@@ -127,20 +140,24 @@ def job_times(
     )
     filled = min((prompt_tokens + answer_tokens / 2) / runtime.context_length, 1.0)
     return JobTimes(
-        _prefill_seconds(model, stages, prompt, gpus=gpus, pipelined=False),
-        _token_seconds(model, stages, runtime, filled=filled),
+        _prefill_seconds(model, stages, prompt, pipelined=False),
+        _token_seconds(model, stages.all, runtime, filled=filled),
     )
 
 
-def _stages(model: Work, placement: Placement, hardware: Hardware) -> tuple[list[_Stage], int]:
-    """The devices that have part of the model, the host last; and how many are GPUs."""
+def _stages(model: Work, placement: Placement, hardware: Hardware) -> _Stages:
     *gpu_parts, host = parts(model, placement)
+    peaks = gpu_peaks(placement, hardware)
     gpus = [
-        _Stage(part, peak)
-        for part, peak in zip(gpu_parts, gpu_peaks(placement, hardware), strict=True)
-        if not part.idle
+        _Stage(part, peak) for part, peak in zip(gpu_parts, peaks, strict=True) if not part.idle
     ]
-    return gpus if host.idle else [*gpus, _Stage(host, host_peak(hardware))], len(gpus)
+    if host.idle:
+        return _Stages(gpus, len(gpus), None)
+    first = placement.devices[0]
+    # buffers that were taken by closed form may be too large
+    holds = first.total_bytes <= first.available_bytes or not placement.exact
+    copier = peaks[0] if peaks and holds else None
+    return _Stages([*gpus, _Stage(host, host_peak(hardware))], len(gpus), copier)
 
 
 def _token_seconds(
@@ -190,15 +207,16 @@ def _latency(model: Work, stage: _Stage) -> float:
 
 
 def _prefill_seconds(
-    model: Work, stages: list[_Stage], prompt: _Prompt, *, gpus: int, pipelined: bool = True
+    model: Work, stages: _Stages, prompt: _Prompt, *, pipelined: bool = True
 ) -> float:
     """Seconds to read a prompt, micro-batch by micro-batch."""
     count = prompt.tokens / prompt.batch
-    seconds = [_batch_seconds(model, stage, prompt) for stage in stages]
-    if 0 < gpus < len(stages) and prompt.batch >= LEAST_BATCH_FOR_GPU:
-        seconds[-1] = _copied_batch_seconds(model, stages[-1].part, stages[0].peak, prompt)
+    seconds = [_batch_seconds(model, stage, prompt) for stage in stages.all]
+    if stages.copier and prompt.batch >= LEAST_BATCH_FOR_GPU:
+        seconds[-1] = _copied_batch_seconds(model, stages.all[-1].part, stages.copier, prompt)
     in_turn = count * sum(seconds)
-    if gpus < len(stages) or gpus == 1 or not pipelined:
+    gpus = stages.gpus
+    if gpus < len(seconds) or gpus == 1 or not pipelined:
         return in_turn
     overlapped = (count + gpus - 1) * max(seconds)
     return in_turn / (1 + max(in_turn / overlapped - 1, 0) * PIPELINE_GAIN)
