@@ -56,12 +56,9 @@ def place(
     """
     model, gpus = _loaded(arch, weights, runtime, hardware, exact=exact or exact_if_whole)
     budget = _budget(model, gpus, hardware, projector_bytes)
-    shares = None
-    if exact_if_whole and not exact:
-        shares = _whole(model, budget)
-        if shares is None:
-            model = fit.load(arch, weights, runtime, padded=model.weights.padded, exact=False)
+    shares = _whole(model, budget) if exact_if_whole else None
     if shares is None:
+        model = fit.load(arch, weights, runtime, padded=model.weights.padded, exact=exact)
         shares = _shares(model, budget)
     return _placement(model, budget, shares, hardware, projector_bytes)
 
