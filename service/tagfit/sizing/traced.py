@@ -136,7 +136,7 @@ class Traced:
         return trace(order, gpus + 1, padded=self._padded, reach=reach(arch))
 
 
-traced = lru_cache(maxsize=256)(Traced)
+traced = lru_cache(maxsize=192)(Traced)
 """What is known of one model's graphs; it grows with each layout that is asked for."""
 
 
