@@ -163,7 +163,7 @@ async def test_a_driver_that_hangs_is_asked_by_one_process_only(
         probed = await machine.probe(refresh=True)
         assert probed.probe["nvidia"].status == "timeout"
 
-    assert time.monotonic() - start < 0.8, "no call waits 0.3 s for it anew"
+    assert time.monotonic() - start < 0.5
     assert len(driver_processes()) == 1
 
 

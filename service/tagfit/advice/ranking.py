@@ -36,7 +36,7 @@ SPILL = 0.85
 from all else, and its speed is the least certain of our estimates."""
 
 ROUGH_DOUBT = 1.02
-"""An exact score may be so much higher than a rough one. Measured on 3,350 candidates for 560
+"""An exact score may be so much higher than a rough one. Measured on 3,350 candidates for 587
 machines: of two it was higher still, both over three GPUs."""
 
 DOES_NOT_FIT = "does not fit"

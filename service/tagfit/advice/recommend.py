@@ -65,7 +65,7 @@ USUAL_MACHINES = (
     *[PostedHardware(gpus=(PostedGpu(name=mac),)) for mac in ("M2 16GB", "M3 Max 64GB")],
     PostedHardware(memory=Bytes(16 * GIB)),
 )
-"""A choice: GPUs and Macs that are sold most, and a laptop without a GPU."""
+"""A guess at what is asked about most: GPUs, Macs and a laptop without a GPU."""
 
 
 class Wish(Load, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -171,18 +171,15 @@ def _surroundings(
     last = len(plan) - 1
     later: set[int] = set()
     after: tuple[int, ...] = ()
-    ahead, was_ahead = {-1}, set[int]()
-    was_copied: tuple[int, ...] = ()
-    new: tuple[int, ...] = ()
+    ahead = {-1}
     crossing = {segment: _crosses(arch, segment, gpus) for segment in different}
     for place in range(last, -1, -1):
         near = slice(place, place + 2 * len(beyond) + 1)
-        copied = earlier[place]
-        if copied is not was_copied or ahead != was_ahead:
-            # inputs that were copied before are not copied again
-            new = tuple(sorted(ahead.difference(copied)))
-            was_copied, was_ahead = copied, set(ahead)
-        found.append(_Surroundings(tuple(padded[near]), tuple(named[near]), copied, after, new))
+        # inputs that were copied before are not copied again
+        new = tuple(sorted(ahead.difference(earlier[place])))
+        found.append(
+            _Surroundings(tuple(padded[near]), tuple(named[near]), earlier[place], after, new)
+        )
         if users[place] not in later:
             later.add(users[place])
             after = tuple(sorted(later))
